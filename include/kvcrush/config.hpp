@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Every macro of kvcrush. All of them may be set before the first include; all of them must then have the
+/// same value in every translation unit of a program.
+#pragma once
+
+#define KVCRUSH_VERSION_MAJOR 0
+#define KVCRUSH_VERSION_MINOR 1
+#define KVCRUSH_VERSION_PATCH 0
+
+/// Checks a precondition of a hot function: in debug and sanitizer builds (no NDEBUG) only.
+#ifndef KVCRUSH_ASSERT
+#    include <cassert>
+#    define KVCRUSH_ASSERT(condition) assert(condition)
+#endif
+
+/// 1 where planning functions throw; 0 (no exceptions in this build) where they call std::abort instead.
+#ifndef KVCRUSH_EXCEPTIONS
+#    if defined(__cpp_exceptions) || defined(_CPPUNWIND)
+#        define KVCRUSH_EXCEPTIONS 1
+#    else
+#        define KVCRUSH_EXCEPTIONS 0
+#    endif
+#endif
+
+/// 1 where single functions can be compiled for AVX2 and AVX-512 and chosen at run time. cl.exe and clang-cl,
+/// 32-bit x86 and every other architecture take the scalar rung.
+#ifndef KVCRUSH_X86_DISPATCH
+#    if defined(__x86_64__) && defined(__GNUC__) && !defined(_MSC_VER)
+#        define KVCRUSH_X86_DISPATCH 1
+#    else
+#        define KVCRUSH_X86_DISPATCH 0
+#    endif
+#endif
+
+#if KVCRUSH_X86_DISPATCH
+/// Every x86-64-v3 CPU (Haswell, Zen 1 and later).
+#    define KVCRUSH_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,fma,f16c,popcnt")))
+/// Ice Lake, Zen 4 and later. CPUs with AVX-512 but without VPOPCNTDQ and BITALG take the AVX2 rung.
+#    define KVCRUSH_TARGET_AVX512                                                                   \
+        __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"    \
+                              "avx2,bmi,bmi2,fma,f16c,popcnt")))
+#endif
+
+/// Keeps the throwing path out of line.
+#if defined(__GNUC__)
+#    define KVCRUSH_COLD __attribute__((noinline, cold))
+#else
+#    define KVCRUSH_COLD
+#endif
