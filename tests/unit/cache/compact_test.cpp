@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <kvcrush/cache/compact.hpp>
+
+#include <cstddef>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include <kvcrush/cache/free_pages.hpp>
+#include <kvcrush/cache/position_map.hpp>
+
+#include "support/cache_data.hpp"
+
+namespace kvcrush {
+namespace {
+
+/// A ragged selection: each head keeps another share of the tokens.
+selection ragged(std::size_t heads, std::size_t tokens, std::uint64_t seed) {
+    selection kept;
+    kept.reserve(heads, heads * tokens);
+    for (std::size_t head = 0; head < heads; ++head) {
+        for (std::size_t token = 0; token < tokens; ++token) {
+            if (random_bits(seed, head, token) % (head + 2) == 0) {
+                kept.extend(1)[0] = static_cast<token_index>(token);
+            }
+        }
+        kept.end_head();
+    }
+    return kept;
+}
+
+template <typename Kv>
+void expect_rows(const Kv& kv, const selection& kept) {
+    const kv_shape shape = kv.shape();
+    for (std::size_t head = 0; head < shape.num_kv_heads; ++head) {
+        const auto tokens = kept.kept(head);
+        for (std::size_t i = 0; i < tokens.size(); ++i) {
+            for (std::size_t d = 0; d < shape.key_dim; ++d) {
+                ASSERT_EQ(to_float(kv.key(head, i)[d]), test::marked(false, head, tokens[i], d));
+            }
+            for (std::size_t d = 0; d < shape.value_dim; ++d) {
+                ASSERT_EQ(to_float(kv.value(head, i)[d]), test::marked(true, head, tokens[i], d));
+            }
+        }
+    }
+}
+
+TEST(Compact, MovesKeptRowsToTheFrontInEveryLayoutAndType) {
+    for (const std::size_t tokens : {0, 1, 2, 17, 63, 64, 65}) {
+        const kv_shape shape{3, tokens, 5, 7};
+        const selection kept = ragged(3, tokens, tokens);
+        const auto check = [&](const auto& kv) {
+            compact(kv, kept);
+            expect_rows(kv, kept);
+        };
+        test::with_every_layout<float>(shape, check);
+        test::with_every_layout<f16>(shape, check);
+        test::with_every_layout<bf16>(shape, check);
+    }
+}
+
+TEST(Compact, KeepingEverythingChangesNothing) {
+    selection all;
+    all.reserve(2, 20);
+    for (int head = 0; head < 2; ++head) {
+        all.extend_range(0, 10);
+        all.end_head();
+    }
+    test::with_every_layout<f16>(kv_shape{2, 10, 4, 4}, [&](const auto& kv) {
+        compact(kv, all);
+        expect_rows(kv, all);
+    });
+}
+
+TEST(Compact, KeepingNothingIsAllowed) {
+    selection none;
+    none.reserve(2, 0);
+    none.end_head();
+    none.end_head();
+    test::with_every_layout<float>(kv_shape{2, 10, 4, 4}, [&](const auto& kv) { compact(kv, none); });
+}
+
+TEST(PositionMap, SaysWhereEachTokenWent) {
+    selection kept;
+    kept.reserve(2, 5);
+    kept.extend_range(1, 3);
+    kept.end_head();
+    kept.extend_range(0, 1);
+    kept.extend_range(3, 5);
+    kept.end_head();
+    std::vector<token_index> map(2 * 5);
+    position_map(kept, map);
+    EXPECT_EQ(map, (std::vector<token_index>{evicted, 0, 1, evicted, evicted, 0, evicted, evicted, 1, 2}));
+}
+
+TEST(PositionMap, PerTokenValuesMoveWithTheRows) {
+    std::vector<int> positions{10, 11, 12, 13, 14};
+    const std::vector<token_index> kept{0, 3, 4};
+    compact_values(std::span(positions), std::span(kept));
+    positions.resize(3);
+    EXPECT_EQ(positions, (std::vector<int>{10, 13, 14}));
+}
+
+constexpr std::size_t page_size = 4;
+
+template <typename Table>
+std::vector<page_index> freed(const Table& table, std::size_t heads, std::size_t tokens, const selection& kept) {
+    constexpr std::size_t num_pages = 16;
+    const page_strides strides = Table::shared ? page_strides::hnd(heads, page_size, 1) : page_strides::per_head(page_size, 1);
+    std::vector<float> memory(num_pages * heads * page_size);
+    const paged_kv_view<float, Table> kv(memory, memory, page_pool{num_pages, page_size, strides, strides}, table,
+                                         kv_shape{heads, tokens, 1, 1});
+    std::vector<page_index> free(num_pages);
+    free.resize(free_pages(kv, kept, free));
+    return free;
+}
+
+TEST(FreePages, ASharedPageIsFreeWhenNoHeadHasARowInIt) {
+    selection kept;
+    kept.reserve(2, 9);
+    kept.extend_range(0, 3);
+    kept.end_head();
+    kept.extend_range(4, 9); // five rows: the second page is still in use
+    kept.end_head();
+    const std::vector<page_index> pages{7, 3, 9, 1};
+    EXPECT_EQ(freed(shared_table{pages}, 2, 14, kept), (std::vector<page_index>{9, 1}));
+}
+
+TEST(FreePages, EachHeadFreesItsOwn) {
+    selection kept;
+    kept.reserve(2, 9);
+    kept.extend_range(0, 4);
+    kept.end_head();
+    kept.end_head();
+    const std::vector<page_index> pages{0, 1, 2, 5, 6, 7};
+    EXPECT_EQ(freed(per_head_table{pages, 2}, 2, 12, kept), (std::vector<page_index>{1, 2, 5, 6, 7}));
+}
+
+} // namespace
+} // namespace kvcrush

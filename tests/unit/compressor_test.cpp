@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <kvcrush/compressor.hpp>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include <kvcrush/core/kv_view.hpp>
+#include <kvcrush/retention/h2o.hpp>
+#include <kvcrush/retention/knorm.hpp>
+#include <kvcrush/retention/snapkv.hpp>
+#include <kvcrush/select/top_k.hpp>
+
+#include "support/cache_data.hpp"
+
+namespace kvcrush {
+namespace {
+
+std::string message_of(auto&& build) {
+    try {
+        build();
+    } catch (const std::invalid_argument& error) {
+        return error.what();
+    }
+    return "nothing was thrown";
+}
+
+struct random_cache {
+    explicit random_cache(std::size_t tokens) : shape{2, tokens, 8, 8}, keys(2 * tokens * 8), queries(6 * tokens * 8) {
+        for (std::size_t i = 0; i < keys.size(); ++i) {
+            keys[i] = random_unit(1, 0, i) - 0.5F;
+        }
+        for (std::size_t i = 0; i < queries.size(); ++i) {
+            queries[i] = 6.0F * (random_unit(2, 0, i) - 0.5F);
+        }
+    }
+    [[nodiscard]] kv_view<float> kv() { return {keys, keys, shape}; }
+    [[nodiscard]] query_view all_queries() const { return {queries, 6, shape.seq_len, 8}; }
+
+    kv_shape shape;
+    std::vector<float> keys;
+    std::vector<float> queries;
+};
+
+TEST(Compressor, ChecksPoliciesWhenItIsBuilt) {
+    EXPECT_THROW((compressor(snapkv_scorer{.pooling_kernel_size = 4})), std::invalid_argument);
+    EXPECT_THROW((compressor(snapkv_scorer{}, kvcrush_selector<>{.share = 2.0})), std::invalid_argument);
+}
+
+TEST(Compressor, ChecksSizesWhenItPlans) {
+    compressor crush(snapkv_scorer{});
+    EXPECT_EQ(message_of([&] { crush.plan({{4, 100, 8, 8}, 6}, budget::tokens(50)); }),
+              "kvcrush::compressor: num_q_heads is 6; it must be a multiple of num_kv_heads (4)");
+    EXPECT_EQ(message_of([&] { crush.plan({{4, 100, 8, 8}, 0}, budget::tokens(50)); }),
+              "kvcrush::compressor: snapkv looks at attention; num_q_heads is 0 and must be given");
+    EXPECT_THROW(crush.plan({{4, 100, 8, 8}, 8}, budget::tokens(35)), std::invalid_argument);
+    EXPECT_THROW(crush.plan({{std::size_t{1} << 40, std::size_t{1} << 31, 8, 8}, std::size_t{1} << 40},
+                            budget::tokens(50)),
+                 std::invalid_argument);
+    EXPECT_NO_THROW(crush.plan({{4, 100, 8, 8}, 8}, budget::tokens(36)));
+    EXPECT_EQ(crush.tokens_per_head(), 36U);
+}
+
+TEST(Compressor, ServesLayersOfAnotherSizeAfterANewPlan) {
+    compressor crush(h2o_scorer{});
+    for (const std::size_t tokens : {100, 37, 0, 1, 200}) {
+        random_cache data(tokens);
+        const budget half = budget::keep_ratio(0.5, {2, 8});
+        crush.plan({data.shape, 6}, half);
+        const selection& kept = crush.select(data.kv(), data.all_queries());
+        ASSERT_EQ(kept.num_kv_heads(), 2U);
+        EXPECT_EQ(kept.kept(1).size(), half.tokens_for(tokens)) << tokens;
+    }
+}
+
+TEST(Compressor, KeyScorersLeaveQueriesAside) {
+    random_cache data(80);
+    compressor crush(knorm_scorer{}, top_k_selector{});
+    crush.plan({data.shape, 6}, budget::tokens(40));
+    const selection without = crush.select(data.kv());
+    EXPECT_EQ(crush.select(data.kv(), data.all_queries()), without);
+}
+
+TEST(Compressor, SecondRunGivesTheSameAnswer) {
+    random_cache data(130);
+    compressor crush(snapkv_scorer{});
+    crush.plan({data.shape, 6}, budget::keep_ratio(0.5));
+    const selection first = crush.select(data.kv(), data.all_queries());
+    EXPECT_EQ(crush.select(data.kv(), data.all_queries()), first);
+}
+
+} // namespace
+} // namespace kvcrush

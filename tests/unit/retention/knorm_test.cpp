@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <kvcrush/retention/knorm.hpp>
+
+#include <cmath>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include <kvcrush/compressor.hpp>
+#include <kvcrush/core/kv_view.hpp>
+#include <kvcrush/select/top_k.hpp>
+
+#include "support/cache_data.hpp"
+
+namespace kvcrush {
+namespace {
+
+static_assert(KeyScorer<knorm_scorer, kv_view<const f16>>);
+
+// Known answer 4 of the specification.
+TEST(KnormScorer, KeepsKeysWithSmallNorms) {
+    std::vector<float> keys{3, 4, 1, 0, 0, 2, 6, 8, 1, 1, 0, 1};
+    const kv_view<float> kv(keys, keys, kv_shape{1, 6, 2, 2});
+    std::vector<float> scores(6);
+    knorm_scorer{}.score(kv, {scores, 1, 6});
+    const std::vector<float> norms{5, 1, 2, 10, std::sqrt(2.0F), 1};
+    for (std::size_t t = 0; t < 6; ++t) {
+        EXPECT_FLOAT_EQ(scores[t], -norms[t]);
+    }
+    compressor crush(knorm_scorer{}, top_k_selector{});
+    crush.plan({kv.shape()}, budget::tokens(3, {0, 0}));
+    EXPECT_EQ(test::list(crush.select(kv).kept(0)), (std::vector<token_index>{1, 4, 5}));
+}
+
+TEST(KnormScorer, GivesTheSameNormsInEveryLayoutAndType) {
+    for (const std::size_t dim : {1, 7, 64, 255, 256, 257, 600}) {
+        const kv_shape shape{2, 9, dim, 3};
+        std::vector<double> expected;
+        for (std::size_t head = 0; head < 2; ++head) {
+            for (std::size_t token = 0; token < 9; ++token) {
+                double sum = 0.0;
+                for (std::size_t d = 0; d < dim; ++d) {
+                    const double x = test::marked(false, head, token, d);
+                    sum += x * x;
+                }
+                expected.push_back(-std::sqrt(sum));
+            }
+        }
+        const auto check = [&](const auto& kv) {
+            std::vector<float> scores(18);
+            knorm_scorer{}.score(kv, {scores, 2, 9});
+            for (std::size_t i = 0; i < 18; ++i) {
+                // At most dim additions of relative error 2^-24 each, halved by the root.
+                EXPECT_NEAR(scores[i], expected[i], 1e-7 * static_cast<double>(dim + 2) * -expected[i]) << i;
+            }
+        };
+        test::with_every_layout<float>(shape, check);
+        test::with_every_layout<f16>(shape, check);
+        test::with_every_layout<bf16>(shape, check);
+    }
+}
+
+} // namespace
+} // namespace kvcrush
