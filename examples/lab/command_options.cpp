@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "command_options.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "error.hpp"
+#include "expression.hpp"
+#include "parameters.hpp"
+#include "progress.hpp"
+#include "report.hpp"
+
+namespace lab {
+
+void add_model_option(CLI::App& command, std::string& model) {
+    command.add_option("--model", model, "GGUF file: llama architecture; F32, F16, Q8_0, Q4_0 or Q4_1 tensors")
+        ->required()
+        ->type_name("FILE");
+}
+
+void add_cache_option(CLI::App& command, std::string& cache) {
+    command.add_option("--cache", cache, "element type of the KV cache: f16 or f32")
+        ->type_name("TYPE")
+        ->capture_default_str();
+}
+
+void experiment_options::add_to(CLI::App& command) {
+    add_model_option(command, model);
+    command
+        .add_option("--policy", policies,
+                    "policies to compare, e.g. 'full,snapkv(window=16),kvcrush(h2o,share=0.1)', or all; "
+                    "`kvcrush-lab policies` lists them")
+        ->type_name("P[,P...]")
+        ->capture_default_str();
+    command.add_option("--keep-ratio", keep_ratios, "share of the tokens that each kv head keeps, in (0, 1]")
+        ->type_name("R[,R...]")
+        ->capture_default_str();
+    add_cache_option(command, cache);
+    command.add_option("--json", json, "write the results to this file as well")->type_name("FILE");
+}
+
+cache_type parse_cache_type(const std::string& name) {
+    if (name != "f16" && name != "f32") {
+        fail("--cache is ", in_quotes(name), "; allowed: f16, f32");
+    }
+    return name == "f16" ? cache_type::f16 : cache_type::f32;
+}
+
+experiment experiment_options::parse() const {
+    experiment plan;
+    plan.policies = parse_policies(policies);
+    for (const std::string& text : split_list(keep_ratios)) {
+        double ratio = 0.0;
+        if (!parse_value(text, ratio) || !(ratio > 0.0 && ratio <= 1.0)) {
+            fail("--keep-ratio is ", in_quotes(text), "; allowed: numbers in (0, 1]");
+        }
+        plan.keep_ratios.push_back(ratio);
+    }
+    plan.type = parse_cache_type(cache);
+    return plan;
+}
+
+loaded_model::loaded_model(const std::string& path) : file(path), tokenizer(file), model(llama::load(file)) {}
+
+int run_and_report(const experiment& plan, const std::vector<window>& windows, const llama& model,
+                   const experiment_options& options, const std::string& task,
+                   std::vector<std::pair<std::string, std::string>> arguments, output_file* json) {
+    std::vector<measurement> results;
+    {
+        progress_bar bar("measuring");
+        results = run(plan, windows, model, [&](double done, double total) { bar.show(done, total); });
+    }
+    if (windows.size() == 1) { // the mean of one window says nothing new
+        fmt::print("{}", table_of(results));
+    }
+    append_means(results);
+    if (windows.size() != 1) {
+        fmt::print("{}", table_of(results));
+    }
+    if (json != nullptr) {
+        nlohmann::json said = {{"policy", options.policies}, {"keep_ratio", options.keep_ratios}, {"cache", options.cache}};
+        for (auto& [key, value] : arguments) {
+            said[key] = std::move(value);
+        }
+        const nlohmann::json document = {{"model", options.model.substr(options.model.find_last_of('/') + 1)},
+                                         {"machine", json_of_machine()},
+                                         {"arguments", said},
+                                         {"results", json_of(results, task)}};
+        json->commit(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    }
+    return 0;
+}
+
+} // namespace lab

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Options that several subcommands share.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "experiment.hpp"
+#include "files.hpp"
+#include "gguf.hpp"
+#include "model.hpp"
+#include "tokenizer.hpp"
+
+namespace lab {
+
+/// What `run` and `eval` compare, as strings of the command line.
+struct experiment_options {
+    std::string model;
+    std::string policies = "full,random,streaming_llm,knorm,h2o,snapkv,kvcrush(h2o),kvcrush(snapkv)";
+    std::string keep_ratios = "0.5,0.25,0.125";
+    std::string cache = "f16";
+    std::string json;
+
+    void add_to(CLI::App& command);
+    /// @throws input_error or std::invalid_argument naming what is wrong
+    [[nodiscard]] experiment parse() const;
+};
+
+/// A model with its tokenizer.
+struct loaded_model {
+    explicit loaded_model(const std::string& path);
+
+    gguf_file file;
+    lab::tokenizer tokenizer;
+    llama model;
+};
+
+/// --cache f32|f16
+[[nodiscard]] cache_type parse_cache_type(const std::string& name);
+void add_model_option(CLI::App& command, std::string& model);
+void add_cache_option(CLI::App& command, std::string& cache);
+
+/// Runs an experiment with a progress bar, prints the table, writes the JSON file.
+/// @param task       what stands in the JSON
+/// @param arguments  the command line options, for the JSON
+/// @return exit code
+int run_and_report(const experiment& plan, const std::vector<window>& windows, const llama& model,
+                   const experiment_options& options, const std::string& task,
+                   std::vector<std::pair<std::string, std::string>> arguments, output_file* json);
+
+} // namespace lab

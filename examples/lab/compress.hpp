@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Compresses every layer of a cache with one policy, for real: rows move and memory is given back.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include <kvcrush/core/budget.hpp>
+#include <kvcrush/core/selection.hpp>
+
+#include "kv_cache.hpp"
+#include "model.hpp"
+#include "policy.hpp"
+
+namespace lab {
+
+/// What one compression did and what it took.
+struct compression {
+    /// One selection per layer; empty for the full cache.
+    std::vector<kvcrush::selection> kept;
+    double select_ms = 0.0;
+    double compact_ms = 0.0;
+    /// Mean over layers and kv heads [tokens].
+    double kept_tokens_mean = 0.0;
+    /// Allocated for keys, values and, where rows are missing, their positions [bytes].
+    std::size_t bytes_held = 0;
+};
+
+/// @param queries      of the tokens read so far, as llama::forward logs them
+/// @param num_q_heads  of the model
+/// @throws std::invalid_argument if the budget does not hold the policy's sinks and recent tokens
+[[nodiscard]] compression compress(kv_cache& cache, const query_log& queries, std::size_t num_q_heads,
+                                   const policy& how, const kvcrush::budget& budget);
+
+/// The budget of a policy at a keep ratio of its context.
+/// @throws std::invalid_argument likewise, or if the ratio lies outside (0, 1]
+[[nodiscard]] kvcrush::budget budget_for(const policy& how, double keep_ratio, std::size_t context);
+
+} // namespace lab

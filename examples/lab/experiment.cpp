@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "experiment.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <span>
+#include <utility>
+
+#include "compress.hpp"
+#include "error.hpp"
+
+namespace lab {
+namespace {
+
+using clock = std::chrono::steady_clock;
+
+[[nodiscard]] double milliseconds_since(clock::time_point begin) {
+    return std::chrono::duration<double, std::milli>(clock::now() - begin).count();
+}
+
+/// Tokens fed one by one at the end of a continuation, to time decoding as an engine does it.
+constexpr std::size_t timed_tokens = 16;
+
+struct continuation_result {
+    matrix logits;
+    double decode_ms_per_token = 0.0;
+};
+
+/// Teacher-forces a continuation: most of it together, the last tokens one at a time.
+[[nodiscard]] continuation_result continue_text(const llama& model, kv_cache& cache, std::span<const int> tokens) {
+    continuation_result result;
+    const std::size_t predictions = tokens.size() - 1;
+    const std::size_t timed = (std::min)(timed_tokens, predictions);
+    const std::size_t together = predictions - timed;
+    result.logits = matrix(predictions, model.config().vocab);
+    if (together > 0) {
+        const matrix logits = model.forward(tokens.first(together), cache, together);
+        std::copy_n(logits.data(), logits.rows() * logits.cols(), result.logits.data());
+    }
+    const auto begin = clock::now();
+    for (std::size_t i = together; i < predictions; ++i) {
+        const matrix logits = model.forward(tokens.subspan(i, 1), cache, 1);
+        std::copy_n(logits.data(), logits.cols(), result.logits.row(i).data());
+    }
+    result.decode_ms_per_token = timed == 0 ? 0.0 : milliseconds_since(begin) / static_cast<double>(timed);
+    return result;
+}
+
+[[nodiscard]] double full_bytes(const model_config& config, std::size_t tokens) {
+    return 2.0 * static_cast<double>(sizeof(kvcrush::f16)) *
+           static_cast<double>(config.num_layers * config.kv_width() * tokens);
+}
+
+/// Counts the pieces of work, weighted so that the bar moves evenly.
+class step_counter {
+public:
+    step_counter(const experiment& plan, std::size_t windows, const step_callback& progress) : progress_(progress) {
+        double compressed = 0.0;
+        for (const policy& how : plan.policies) {
+            compressed += how.full ? 0.0 : static_cast<double>(plan.keep_ratios.size());
+        }
+        total_ = static_cast<double>(windows) * (prefill_weight + 1.0 + compressed);
+    }
+
+    static constexpr double prefill_weight = 4.0;
+
+    /// `part` of the step of weight `weight` that is under way.
+    void at(double weight, double part) const {
+        if (progress_) {
+            progress_(done_ + weight * part, total_);
+        }
+    }
+    void finish(double weight) {
+        done_ += weight;
+        at(0.0, 0.0);
+    }
+
+private:
+    const step_callback& progress_;
+    double done_ = 0.0;
+    double total_ = 1.0;
+};
+
+void measure_window(const experiment& plan, const window& text, const llama& model, step_counter& steps,
+                    std::vector<measurement>& results) {
+    kv_cache prefilled = model.make_cache(plan.type);
+    query_log queries;
+    const auto begin = clock::now();
+    static_cast<void>(model.forward(text.context, prefilled, 0, &queries, [&](std::size_t done, std::size_t all) {
+        steps.at(step_counter::prefill_weight, static_cast<double>(done) / static_cast<double>(all));
+    }));
+    const double prefill_ms = milliseconds_since(begin);
+    steps.finish(step_counter::prefill_weight);
+
+    kv_cache full_cache = prefilled;
+    continuation_result full = continue_text(model, full_cache, text.continuation);
+    const reference_predictions reference(std::move(full.logits),
+                                          {text.continuation.begin() + 1, text.continuation.end()});
+    steps.finish(1.0);
+
+    for (const policy& how : plan.policies) {
+        const std::vector<double> ratios = how.full ? std::vector<double>{1.0} : plan.keep_ratios;
+        for (const double ratio : ratios) {
+            measurement m;
+            m.name = text.name;
+            m.policy = how.text;
+            m.keep_ratio = ratio;
+            m.context = text.context.size();
+            m.bytes_full = full_bytes(model.config(), text.context.size());
+            m.nll_full = reference.nll();
+            m.prefill_ms = prefill_ms;
+
+            kv_cache cache = prefilled;
+            const compression done = compress(cache, queries, model.config().num_q_heads, how,
+                                              budget_for(how, ratio, text.context.size()));
+            m.kept_tokens_mean = done.kept_tokens_mean;
+            m.bytes_held = static_cast<double>(done.bytes_held);
+            m.select_ms = done.select_ms;
+            m.compact_ms = done.compact_ms;
+            if (how.full) {
+                m.decode_ms_per_token = full.decode_ms_per_token;
+                m.quality = {reference.nll(), 0.0, 0.0, 1.0};
+            } else {
+                continuation_result after = continue_text(model, cache, text.continuation);
+                m.decode_ms_per_token = after.decode_ms_per_token;
+                m.quality = compare(reference, after.logits);
+                m.ppl_ratio = std::exp(m.quality.nll - m.nll_full);
+                steps.finish(1.0);
+            }
+            results.push_back(std::move(m));
+        }
+    }
+}
+
+} // namespace
+
+void check(const experiment& plan, const std::vector<window>& windows, const llama& model) {
+    for (const window& text : windows) {
+        const std::size_t total = text.context.size() + text.continuation.size() - 1;
+        if (total > model.config().context_length) {
+            fail("context is ", text.context.size(), " tokens; with ", text.continuation.size() - 1,
+                 " more to predict it exceeds the model's ", model.config().context_length);
+        }
+        for (const policy& how : plan.policies) {
+            if (!how.full) {
+                for (const double ratio : plan.keep_ratios) {
+                    static_cast<void>(budget_for(how, ratio, text.context.size()));
+                }
+            }
+        }
+    }
+}
+
+std::vector<measurement> run(const experiment& plan, const std::vector<window>& windows, const llama& model,
+                             const step_callback& progress) {
+    check(plan, windows, model);
+    std::vector<measurement> results;
+    step_counter steps(plan, windows.size(), progress);
+    for (const window& text : windows) {
+        measure_window(plan, text, model, steps, results);
+    }
+    return results;
+}
+
+void append_means(std::vector<measurement>& measurements) {
+    std::vector<measurement> means;
+    for (const measurement& m : measurements) {
+        auto mean = std::find_if(means.begin(), means.end(), [&](const measurement& candidate) {
+            return candidate.policy == m.policy && candidate.keep_ratio == m.keep_ratio;
+        });
+        if (mean == means.end()) {
+            means.push_back(m);
+            means.back().name = "mean";
+            continue;
+        }
+        // Running means: the n-th value moves the mean by 1/n of its distance.
+        mean->samples += 1;
+        const double weight = 1.0 / static_cast<double>(mean->samples);
+        const auto move = [weight](double& average, double value) { average += weight * (value - average); };
+        mean->context = m.context;
+        move(mean->kept_tokens_mean, m.kept_tokens_mean);
+        move(mean->bytes_full, m.bytes_full);
+        move(mean->bytes_held, m.bytes_held);
+        move(mean->quality.nll, m.quality.nll);
+        move(mean->quality.kld_mean, m.quality.kld_mean);
+        move(mean->quality.kld_p99, m.quality.kld_p99);
+        move(mean->quality.top1_agreement, m.quality.top1_agreement);
+        move(mean->nll_full, m.nll_full);
+        move(mean->select_ms, m.select_ms);
+        move(mean->compact_ms, m.compact_ms);
+        move(mean->prefill_ms, m.prefill_ms);
+        move(mean->decode_ms_per_token, m.decode_ms_per_token);
+        mean->ppl_ratio = std::exp(mean->quality.nll - mean->nll_full);
+    }
+    measurements.insert(measurements.end(), means.begin(), means.end());
+}
+
+} // namespace lab

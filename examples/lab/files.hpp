@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Whole files in and out.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace lab {
+
+/// @throws input_error if the file cannot be read
+[[nodiscard]] std::string read_file(const std::string& path);
+
+/// A file that appears under its name when it is complete, or not at all. Created early, so that a path that cannot be
+/// written is found out before the work and not after it.
+class output_file {
+public:
+    /// @throws input_error if nothing can be written beside `path`
+    explicit output_file(std::string path);
+    output_file(const output_file&) = delete;
+    output_file& operator=(const output_file&) = delete;
+    ~output_file();
+
+    /// @throws input_error if the disk does not take it
+    void commit(std::string_view content);
+
+private:
+    std::filesystem::path path_;
+    std::filesystem::path temporary_;
+};
+
+} // namespace lab

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Row-major floats in memory that suits large products. Plain memory rather than an Eigen type, because Eigen's
+/// allocator follows the -m flags of each translation unit and the engine may be built with others than its users.
+#pragma once
+
+#include <cstddef>
+#include <new>
+#include <span>
+#include <vector>
+
+namespace lab {
+
+/// @throws std::bad_alloc
+[[nodiscard]] void* allocate_pages(std::size_t bytes);
+void free_pages(void* memory) noexcept;
+
+/// Aligned to a cache line, to huge pages from a few MB on; leaves new floats uninitialised.
+template <typename T>
+struct page_allocator {
+    using value_type = T;
+
+    page_allocator() = default;
+    template <typename U>
+    explicit page_allocator(const page_allocator<U>&) noexcept {}
+
+    [[nodiscard]] T* allocate(std::size_t count) {
+        return static_cast<T*>(allocate_pages(count * sizeof(T)));
+    }
+    void deallocate(T* memory, std::size_t) noexcept { free_pages(memory); }
+
+    template <typename U>
+    void construct(U* place) noexcept {
+        ::new (static_cast<void*>(place)) U;
+    }
+    friend bool operator==(page_allocator, page_allocator) noexcept { return true; }
+};
+
+using float_buffer = std::vector<float, page_allocator<float>>;
+
+/// [rows, cols], uninitialised until written.
+class matrix {
+public:
+    matrix() = default;
+    matrix(std::size_t rows, std::size_t cols) : rows_(rows), cols_(cols), values_(rows * cols) {}
+
+    [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
+    [[nodiscard]] std::size_t cols() const noexcept { return cols_; }
+    [[nodiscard]] float* data() noexcept { return values_.data(); }
+    [[nodiscard]] const float* data() const noexcept { return values_.data(); }
+    [[nodiscard]] std::span<float> row(std::size_t r) noexcept {
+        return {data() + r * cols_, cols_};
+    }
+    [[nodiscard]] std::span<const float> row(std::size_t r) const noexcept {
+        return {data() + r * cols_, cols_};
+    }
+
+private:
+    std::size_t rows_ = 0;
+    std::size_t cols_ = 0;
+    float_buffer values_;
+};
+
+/// result[t, o] = sum over i of inputs[t, i] * weights[o, i], for `tokens` inputs.
+/// One token streams the weights once, limited by memory; several are a matrix product. All threads take part.
+/// @param[in]  inputs  [tokens, weights.cols()]
+/// @param[out] result  [tokens, weights.rows()], not overlapping inputs
+void multiply(const matrix& weights, const float* inputs, std::size_t tokens, float* result);
+
+} // namespace lab

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model.hpp"
+
+#include "attention.hpp"
+#include "eigen.hpp"
+#include "error.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace lab {
+namespace {
+
+/// What one chunk of tokens needs on its way through the layers, allocated once per forward pass.
+struct workspace {
+    workspace(const model_config& config, std::size_t tokens)
+        : residual(tokens, config.hidden),
+          normed(tokens, config.hidden),
+          qkv(tokens, config.q_width() + 2 * config.kv_width()),
+          attended(tokens, config.q_width()),
+          gate_up(tokens, 2 * config.ffn),
+          activated(tokens, config.ffn),
+          change(tokens, config.hidden),
+          cosine(tokens, config.head_dim / 2),
+          sine(tokens, config.head_dim / 2) {}
+
+    matrix residual;
+    matrix normed;
+    matrix qkv;
+    matrix attended;
+    matrix gate_up;
+    matrix activated;
+    matrix change; ///< what a sublayer adds to the residual
+    matrix cosine;
+    matrix sine;
+    attention_workspace attention;
+};
+
+/// to = from / sqrt(mean(from^2) + epsilon) * weights
+void rms_norm(std::span<const float> from,
+              std::span<const float> weights,
+              float epsilon,
+              std::span<float> to) {
+    const const_array_map values(from.data(), index(from.size()));
+    const float scale = 1.0F / std::sqrt(values.square().mean() + epsilon);
+    array_map(to.data(), index(to.size())) =
+        values * scale * const_array_map(weights.data(), index(weights.size()));
+}
+
+/// The angles of a chunk: position / theta^(2j / head_dim). In double, as positions reach thousands of radians.
+void set_angles(const model_config& config,
+                std::size_t first_position,
+                std::size_t tokens,
+                workspace& work) {
+    for (std::size_t j = 0; j < config.head_dim / 2; ++j) {
+        const double exponent = 2.0 * static_cast<double>(j) / static_cast<double>(config.head_dim);
+        const double frequency = std::pow(config.rope_theta, -exponent);
+        for (std::size_t t = 0; t < tokens; ++t) {
+            const double angle = static_cast<double>(first_position + t) * frequency;
+            work.cosine.row(t)[j] = static_cast<float>(std::cos(angle));
+            work.sine.row(t)[j] = static_cast<float>(std::sin(angle));
+        }
+    }
+}
+
+/// Turns channel j of a head with channel j + head_dim / 2.
+void rotate(float* head, std::span<const float> cosine, std::span<const float> sine) {
+    const std::size_t half = cosine.size();
+    for (std::size_t j = 0; j < half; ++j) {
+        const float low = head[j];
+        const float high = head[j + half];
+        head[j] = low * cosine[j] - high * sine[j];
+        head[j + half] = high * cosine[j] + low * sine[j];
+    }
+}
+
+template <typename T>
+void append_rows(const model_config& config,
+                 const matrix& qkv,
+                 std::size_t tokens,
+                 std::size_t first_position,
+                 layer_cache<T>& cache) {
+    for (std::size_t head = 0; head < config.num_kv_heads; ++head) {
+        for (std::size_t t = 0; t < tokens; ++t) {
+            const auto key =
+                qkv.row(t).subspan(config.q_width() + head * config.head_dim, config.head_dim);
+            const auto value = qkv.row(t).subspan(
+                config.q_width() + config.kv_width() + head * config.head_dim, config.head_dim);
+            cache.append(head, key, value, static_cast<std::uint32_t>(first_position + t));
+        }
+    }
+}
+
+void add_change(workspace& work, std::size_t tokens) {
+    const Eigen::Index size = index(tokens * work.residual.cols());
+    array_map(work.residual.data(), size) += const_array_map(work.change.data(), size);
+}
+
+/// Loops over tokens are shared by the threads where a chunk has many.
+template <typename F>
+void for_each_token(std::size_t tokens, const F& what) {
+#ifdef _OPENMP
+#    pragma omp parallel for schedule(static) if (tokens > 8)
+#endif
+    for (std::size_t t = 0; t < tokens; ++t) {
+        what(t);
+    }
+}
+
+template <typename T>
+void attention_sublayer(const model_config& config,
+                        const layer_weights& layer,
+                        std::size_t tokens,
+                        std::size_t first_position,
+                        layer_cache<T>& cache,
+                        std::vector<float>* queries,
+                        workspace& work) {
+    for_each_token(tokens, [&](std::size_t t) {
+        rms_norm(
+            work.residual.row(t), layer.attention_norm, config.rms_epsilon, work.normed.row(t));
+    });
+    multiply(layer.qkv, work.normed.data(), tokens, work.qkv.data());
+    for_each_token(tokens, [&](std::size_t t) {
+        for (std::size_t head = 0; head < config.num_q_heads + config.num_kv_heads; ++head) {
+            rotate(work.qkv.row(t).data() + head * config.head_dim,
+                   work.cosine.row(t),
+                   work.sine.row(t));
+        }
+    });
+    if (queries != nullptr) {
+        for (std::size_t t = 0; t < tokens; ++t) {
+            const auto row = work.qkv.row(t).first(config.q_width());
+            queries->insert(queries->end(), row.begin(), row.end());
+        }
+    }
+    append_rows(config, work.qkv, tokens, first_position, cache);
+    attend(cache,
+           {tokens, config.num_q_heads, work.qkv.data(), work.qkv.cols(), work.attended.data()},
+           work.attention);
+    multiply(layer.attention_output, work.attended.data(), tokens, work.change.data());
+    add_change(work, tokens);
+}
+
+/// down(silu(gate(x)) * up(x))
+void ffn_sublayer(const model_config& config,
+                  const layer_weights& layer,
+                  std::size_t tokens,
+                  workspace& work) {
+    for_each_token(tokens, [&](std::size_t t) {
+        rms_norm(work.residual.row(t), layer.ffn_norm, config.rms_epsilon, work.normed.row(t));
+    });
+    multiply(layer.gate_up, work.normed.data(), tokens, work.gate_up.data());
+    for_each_token(tokens, [&](std::size_t t) {
+        const const_array_map gate(work.gate_up.row(t).data(), index(config.ffn));
+        const const_array_map up(work.gate_up.row(t).data() + config.ffn, index(config.ffn));
+        array_map(work.activated.row(t).data(), index(config.ffn)) =
+            gate / (1.0F + (-gate).exp()) * up;
+    });
+    multiply(layer.down, work.activated.data(), tokens, work.change.data());
+    add_change(work, tokens);
+}
+
+} // namespace
+
+llama llama::load(const gguf_file& file) {
+    const model_config config = read_config(file);
+    return {config, load_weights(file, config)};
+}
+
+kv_cache llama::make_cache(cache_type type) const {
+    return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim};
+}
+
+void llama::check(std::span<const int> ids, const kv_cache& cache, std::size_t num_logits) const {
+    for (const int id : ids) {
+        if (id < 0 || static_cast<std::size_t>(id) >= config_.vocab) {
+            fail("token id is ", id, "; allowed: 0 to ", config_.vocab - 1);
+        }
+    }
+    if (cache.tokens_seen() > config_.context_length ||
+        ids.size() > config_.context_length - cache.tokens_seen()) {
+        fail("text has ",
+             cache.tokens_seen(),
+             " tokens so far and ",
+             ids.size(),
+             " new ones; the model reads ",
+             config_.context_length,
+             " at most");
+    }
+    if (num_logits > ids.size()) {
+        fail("logits are asked for ", num_logits, " tokens; there are ", ids.size());
+    }
+    const bool fits = cache.visit([&](const auto& layers) {
+        return layers.size() == config_.num_layers &&
+               std::ranges::all_of(layers, [&](const auto& layer) {
+                   return layer.num_kv_heads() == config_.num_kv_heads &&
+                          layer.head_dim() == config_.head_dim;
+               });
+    });
+    if (!fits) {
+        fail("the cache has another shape; ",
+             config_.num_layers,
+             " layers of ",
+             config_.num_kv_heads,
+             " kv heads with head_dim ",
+             config_.head_dim,
+             " are needed");
+    }
+}
+
+matrix llama::forward(std::span<const int> ids,
+                      kv_cache& cache,
+                      std::size_t num_logits,
+                      query_log* log,
+                      const progress_callback& progress) const {
+    check(ids, cache, num_logits);
+    if (log != nullptr) {
+        log->layers.resize(config_.num_layers);
+    }
+    workspace work(config_, (std::min)(chunk_size, ids.size()));
+    matrix last(num_logits, config_.hidden); // normed, of the tokens that are predicted after
+    const std::size_t first_wanted = ids.size() - num_logits;
+    for (std::size_t done = 0; done < ids.size();) {
+        const std::size_t tokens = (std::min)(chunk_size, ids.size() - done);
+        for (std::size_t t = 0; t < tokens; ++t) {
+            std::ranges::copy(weights_.embedding.row(static_cast<std::size_t>(ids[done + t])),
+                              work.residual.row(t).begin());
+        }
+        set_angles(config_, cache.tokens_seen(), tokens, work);
+        cache.visit([&](auto& layers) {
+            for (std::size_t i = 0; i < layers.size(); ++i) {
+                attention_sublayer(config_,
+                                   weights_.layers[i],
+                                   tokens,
+                                   cache.tokens_seen(),
+                                   layers[i],
+                                   log == nullptr ? nullptr : &log->layers[i],
+                                   work);
+                ffn_sublayer(config_, weights_.layers[i], tokens, work);
+            }
+        });
+        for (std::size_t t = (std::max)(done, first_wanted); t < done + tokens; ++t) {
+            rms_norm(work.residual.row(t - done),
+                     weights_.output_norm,
+                     config_.rms_epsilon,
+                     last.row(t - first_wanted));
+        }
+        cache.advance(tokens);
+        done += tokens;
+        if (progress) {
+            progress(done, ids.size());
+        }
+    }
+    matrix logits(num_logits, config_.vocab);
+    const matrix& output = weights_.output.rows() != 0 ? weights_.output : weights_.embedding;
+    multiply(output, last.data(), num_logits, logits.data());
+    return logits;
+}
+
+} // namespace lab

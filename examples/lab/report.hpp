@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Measurements for people (an aligned table) and for scripts (JSON).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "experiment.hpp"
+
+namespace lab {
+
+/// One line per measurement, with a legend of the columns.
+[[nodiscard]] std::string table_of(const std::vector<measurement>& measurements);
+
+/// The `results` list of the JSON contract: every key is always there, null where a task has no such figure.
+/// @param task  "run" or "windows"
+[[nodiscard]] nlohmann::json json_of(const std::vector<measurement>& measurements, const std::string& task);
+
+/// CPU, rung and threads this program runs with.
+[[nodiscard]] nlohmann::json json_of_machine();
+
+} // namespace lab

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "window.hpp"
+
+#include <limits>
+#include <utility>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "error.hpp"
+#include "files.hpp"
+
+namespace lab {
+namespace {
+
+[[nodiscard]] std::vector<int> read_ids(const nlohmann::json& entry, const char* key, const std::string& where) {
+    if (!entry.contains(key) || !entry[key].is_array() || entry[key].size() < 2) {
+        fail(where, " has no list ", in_quotes(key), " of at least two token ids");
+    }
+    std::vector<int> ids;
+    for (const nlohmann::json& id : entry[key]) {
+        if (!id.is_number_integer() || id < 0 || id > (std::numeric_limits<int>::max)()) {
+            fail(where, ": ", in_quotes(key), " holds ", in_quotes(id.dump()), "; token ids are whole numbers from 0");
+        }
+        ids.push_back(id.get<int>());
+    }
+    return ids;
+}
+
+} // namespace
+
+std::vector<window> read_windows(const std::string& path) {
+    const nlohmann::json content = nlohmann::json::parse(read_file(path), nullptr, false);
+    if (content.is_discarded()) {
+        fail("file ", in_quotes(path), " is no JSON");
+    }
+    if (!content.is_object() || !content.contains("windows") || !content["windows"].is_array() ||
+        content["windows"].empty()) {
+        fail("file ", in_quotes(path), " has no list \"windows\" with at least one entry");
+    }
+    std::vector<window> windows;
+    for (const nlohmann::json& entry : content["windows"]) {
+        const std::string where = fmt::format("file {}: window {}", in_quotes(path), windows.size());
+        if (!entry.is_object()) {
+            fail(where, " is no object");
+        }
+        window text;
+        text.name = entry.contains("name") && entry["name"].is_string() ? entry["name"].get<std::string>()
+                                                                        : fmt::format("{}", windows.size());
+        text.context = read_ids(entry, "context", where);
+        text.continuation = read_ids(entry, "continuation", where);
+        windows.push_back(std::move(text));
+    }
+    return windows;
+}
+
+} // namespace lab
