@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Memory for measurements: on huge pages where the system has them, filled from a seed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <span>
+
+#include <sys/mman.h>
+
+#include <kvcrush/core/random.hpp>
+
+namespace kvcrush::bench {
+
+/// `size` values of T, zero at first. Page walks are expensive in virtual machines; competitors get the same memory.
+template <typename T>
+class huge_buffer {
+public:
+    explicit huge_buffer(std::size_t size) : size_(size), bytes_((size * sizeof(T) / page + 1) * page) {
+        void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) {
+            throw std::bad_alloc();
+        }
+        madvise(memory, bytes_, MADV_HUGEPAGE);
+        std::memset(memory, 0, bytes_); // no page is mapped for the first time while we measure
+        data_ = static_cast<T*>(memory);
+    }
+    huge_buffer(const huge_buffer&) = delete;
+    huge_buffer& operator=(const huge_buffer&) = delete;
+    ~huge_buffer() { munmap(data_, bytes_); }
+
+    [[nodiscard]] std::span<T> span() const noexcept { return {data_, size_}; }
+    [[nodiscard]] T* data() const noexcept { return data_; }
+    [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+    /// Bits drawn from a seed, over all bytes.
+    void fill_random(std::uint64_t seed) noexcept {
+        const std::size_t total = size_ * sizeof(T);
+        auto* bytes = reinterpret_cast<std::byte*>(data_);
+        for (std::size_t i = 0; i < total; i += 8) {
+            const std::uint64_t bits = random_bits(seed, 0, i);
+            std::memcpy(bytes + i, &bits, (total - i) < 8 ? total - i : 8);
+        }
+    }
+
+private:
+    static constexpr std::size_t page = std::size_t{2} << 20;
+    std::size_t size_;
+    std::size_t bytes_;
+    T* data_ = nullptr;
+};
+
+} // namespace kvcrush::bench

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled by several tests, each with flags of its own.
+#include <kvcrush/kvcrush.hpp>

