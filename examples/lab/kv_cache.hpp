@@ -170,7 +170,7 @@ public:
         return std::visit(std::forward<F>(what), layers_);
     }
 
-    [[nodiscard]] std::size_t num_layers() const noexcept {
+    [[nodiscard]] std::size_t num_layers() const {
         return visit([](const auto& layers) { return layers.size(); });
     }
 
@@ -188,7 +188,7 @@ public:
     [[nodiscard]] std::size_t tokens_seen() const noexcept { return tokens_seen_; }
     void advance(std::size_t tokens) noexcept { tokens_seen_ += tokens; }
 
-    [[nodiscard]] std::size_t bytes_held() const noexcept {
+    [[nodiscard]] std::size_t bytes_held() const {
         return visit([](const auto& layers) {
             std::size_t bytes = 0;
             for (const auto& layer : layers) {

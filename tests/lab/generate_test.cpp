@@ -77,9 +77,13 @@ TEST(Generate, ShowsEveryTokenBeforeTheModelReadsIt) {
 TEST(Generate, RefusesWhatCannotFit) {
     const llama model = lab_test::load(lab_test::tiny_model().file());
     kv_cache cache = model.make_cache(cache_type::f32);
-    EXPECT_THROW(generate(model, cache, {}, {.max_new_tokens = 1}), lab::input_error);
+    const auto refuses = [&](const std::vector<int>& text, std::size_t count) {
+        EXPECT_THROW(static_cast<void>(generate(model, cache, text, {.max_new_tokens = count})),
+                     lab::input_error);
+    };
+    refuses({}, 1);
     const std::vector<int> prompt(690, 1);
-    EXPECT_THROW(generate(model, cache, prompt, {.max_new_tokens = 12}), lab::input_error);
+    refuses(prompt, 12);
     EXPECT_EQ(cache.tokens_seen(), 0U);
     EXPECT_TRUE(generate(model, cache, prompt, {.max_new_tokens = 0}).empty());
     EXPECT_EQ(generate(model, cache, prompt, {.max_new_tokens = 11}).size(), 11U);

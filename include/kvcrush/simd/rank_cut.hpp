@@ -25,7 +25,7 @@ namespace simd {
 /// @param[in] k       0 gives a cut that holds nothing, scores.size() and more one that holds
 ///   everything
 /// @return the cut of which exactly min(k, scores.size()) tokens are inside, the same on every rung
-/// @note  O(scores.size()) whatever the scores: two or three passes, at most ten; 10 KB of stack and
+/// @note  O(scores.size()) whatever the scores: two or three passes, at most ten; 10 KB of stack,
 ///   no other memory
 [[nodiscard]] inline rank_cut
 find_rank_cut(std::span<const float> scores, std::size_t k, isa at_most = best()) noexcept {

@@ -248,7 +248,7 @@ template <typename Kernels>
             }
         }
     }
-    std::array<std::uint64_t, max_sorted_keys> left;
+    std::array<std::uint64_t, max_sorted_keys> left{};
     const std::size_t num = Kernels::collect(scores, range, left.data());
     const auto wanted = left.begin() + static_cast<std::ptrdiff_t>(k - above - 1);
     std::nth_element(
