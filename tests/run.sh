@@ -78,6 +78,8 @@ configure "$build_dir" -DCMAKE_BUILD_TYPE= "-DCMAKE_CXX_COMPILER=$compiler" "-DC
 cmake --build "$build_dir" --parallel "$num_jobs" --target "$target"
 
 status=0
+# Waiting threads yield: where other work runs on the same cores, spinning costs ten times the work itself.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 ctest --test-dir "$build_dir" --output-on-failure --no-tests=error -j2 --output-log "$log" \
     "${filter[@]}" "${exclude[@]}" || status=$?
 

@@ -3,7 +3,8 @@
 
 #include "eigen.hpp"
 #include "threads.hpp"
-#include "widen.hpp"
+
+#include <kvcrush/simd/convert.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -27,7 +28,7 @@ void copy_floats(const float* from, std::size_t count, float* to) noexcept {
     std::copy_n(from, count, to);
 }
 void copy_floats(const kvcrush::f16* from, std::size_t count, float* to) noexcept {
-    widen(from, count, to);
+    kvcrush::simd::to_float(std::span<const kvcrush::f16>(from, count), std::span<float>(to, count));
 }
 
 /// Some rows of a head as floats: f32 rows where they lie, unless some are hidden; others copied to `buffer`.

@@ -45,7 +45,7 @@ int generate_command(const generate_options& options) {
     }
     const kvcrush::budget budget = kvcrush::budget::tokens(options.budget, how.areas);
     if (options.budget > 0) { // a budget without room for sinks and recent tokens is refused before the model loads
-        static_cast<void>(budget.tokens_for(options.budget + 1));
+        static_cast<void>(budget.tokens_for(options.budget + how.areas.num_sink_tokens + how.areas.num_recent_tokens + 1));
     }
     const loaded_model loaded(options.model);
     const std::string prompt = options.chat ? fmt::format("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",

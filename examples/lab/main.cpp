@@ -4,6 +4,7 @@
 #include <exception>
 #include <new>
 #include <stdexcept>
+#include <string_view>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -11,14 +12,24 @@
 #include <kvcrush/config.hpp>
 
 #include "commands.hpp"
+#include "error.hpp"
 
 namespace {
 
 constexpr int bad_input = 2;
 
-int complain(const char* message) {
+int complain(std::string_view message) {
     fmt::print(stderr, "kvcrush-lab: {}\n", message);
     return bad_input;
+}
+
+bool is_subcommand(const CLI::App& app, std::string_view name) {
+    for (const CLI::App* command : app.get_subcommands(nullptr)) {
+        if (command->get_name() == name) {
+            return true;
+        }
+    }
+    return false;
 }
 
 } // namespace
@@ -36,6 +47,10 @@ int main(int argc, char** argv) {
         lab::add_eval(app, chosen);
         lab::add_generate(app, chosen);
         lab::add_policies(app, chosen);
+        if (argc > 1 && argv[1][0] != '-' && !is_subcommand(app, argv[1])) {
+            return complain(fmt::format("there is no subcommand {}; allowed: run, eval, generate, policies",
+                                        lab::in_quotes(argv[1])));
+        }
         try {
             app.parse(argc, argv);
         } catch (const CLI::Success& wanted) { // --help, --version
