@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include <kvcrush/core/random.hpp>
+#include <kvcrush/core/types.hpp>
 #include <kvcrush/simd/hamming.hpp>
 #include <kvcrush/simd/isa.hpp>
 #include <kvcrush/simd/top_k.hpp>
