@@ -3,11 +3,11 @@
 /// How fast this machine reads and writes, over the same bytes and in the same run as what is measured.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-
 #include <kvcrush/config.hpp>
 #include <kvcrush/simd/isa.hpp>
+
+#include <cstddef>
+#include <cstdint>
 
 #if KVCRUSH_X86_DISPATCH
 #    include <immintrin.h>
@@ -17,7 +17,9 @@ namespace kvcrush::bench {
 
 /// Reads `in_bytes` and writes `out_bytes`, spread evenly, with as little arithmetic as possible: the limit for a
 /// kernel that turns codes into distances.
-inline std::uint64_t probe_read_write_scalar(const std::byte* in, std::size_t in_bytes, std::byte* out,
+inline std::uint64_t probe_read_write_scalar(const std::byte* in,
+                                             std::size_t in_bytes,
+                                             std::byte* out,
                                              std::size_t out_bytes) {
     const auto* words = reinterpret_cast<const std::uint64_t*>(in);
     auto* results = reinterpret_cast<std::uint64_t*>(out);
@@ -32,8 +34,10 @@ inline std::uint64_t probe_read_write_scalar(const std::byte* in, std::size_t in
 }
 
 #if KVCRUSH_X86_DISPATCH
-KVCRUSH_TARGET_AVX512 inline std::uint64_t probe_read_write_avx512(const std::byte* in, std::size_t in_bytes,
-                                                                   std::byte* out, std::size_t out_bytes) {
+KVCRUSH_TARGET_AVX512 inline std::uint64_t probe_read_write_avx512(const std::byte* in,
+                                                                   std::size_t in_bytes,
+                                                                   std::byte* out,
+                                                                   std::size_t out_bytes) {
     constexpr std::size_t line = 64;
     const std::size_t in_lines = in_bytes / line;
     const std::size_t out_lines = out_bytes / line;
@@ -61,8 +65,8 @@ KVCRUSH_TARGET_AVX512 inline std::uint64_t probe_read_write_avx512(const std::by
 }
 #endif
 
-inline std::uint64_t probe_read_write(const std::byte* in, std::size_t in_bytes, std::byte* out,
-                                      std::size_t out_bytes) {
+inline std::uint64_t
+probe_read_write(const std::byte* in, std::size_t in_bytes, std::byte* out, std::size_t out_bytes) {
 #if KVCRUSH_X86_DISPATCH
     if (simd::best() == simd::isa::avx512) {
         return probe_read_write_avx512(in, in_bytes, out, out_bytes);

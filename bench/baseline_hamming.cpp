@@ -3,25 +3,39 @@
 
 namespace kvcrush::bench {
 
-void naive_hamming_8(const std::uint8_t* query, const std::uint8_t* codes, std::size_t count, std::uint16_t* out) {
+void naive_hamming_8(const std::uint8_t* query,
+                     const std::uint8_t* codes,
+                     std::size_t count,
+                     std::uint16_t* out) {
     for (std::size_t i = 0; i < count; ++i) {
-        out[i] = static_cast<std::uint16_t>(__builtin_popcount(static_cast<unsigned>(codes[i] ^ *query)));
+        out[i] = static_cast<std::uint16_t>(
+            __builtin_popcount(static_cast<unsigned>(codes[i] ^ *query)));
     }
 }
 
-void naive_hamming_16(const std::uint16_t* query, const std::uint16_t* codes, std::size_t count, std::uint16_t* out) {
+void naive_hamming_16(const std::uint16_t* query,
+                      const std::uint16_t* codes,
+                      std::size_t count,
+                      std::uint16_t* out) {
     for (std::size_t i = 0; i < count; ++i) {
-        out[i] = static_cast<std::uint16_t>(__builtin_popcount(static_cast<unsigned>(codes[i] ^ *query)));
+        out[i] = static_cast<std::uint16_t>(
+            __builtin_popcount(static_cast<unsigned>(codes[i] ^ *query)));
     }
 }
 
-void naive_hamming_32(const std::uint32_t* query, const std::uint32_t* codes, std::size_t count, std::uint16_t* out) {
+void naive_hamming_32(const std::uint32_t* query,
+                      const std::uint32_t* codes,
+                      std::size_t count,
+                      std::uint16_t* out) {
     for (std::size_t i = 0; i < count; ++i) {
         out[i] = static_cast<std::uint16_t>(__builtin_popcount(codes[i] ^ *query));
     }
 }
 
-void naive_hamming_64(const std::uint64_t* query, std::size_t words, const std::uint64_t* codes, std::size_t count,
+void naive_hamming_64(const std::uint64_t* query,
+                      std::size_t words,
+                      const std::uint64_t* codes,
+                      std::size_t count,
                       std::uint16_t* out) {
     for (std::size_t i = 0; i < count; ++i) {
         int distance = 0;

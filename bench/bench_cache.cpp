@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Acting on memory: compact/<variant>/tokens:N moves a random quarter of the rows of 8 heads of 128 f16 channels.
-#include <cstdint>
-#include <cstring>
-#include <string>
-
-#include <benchmark/benchmark.h>
-#include <fmt/format.h>
-
 #include <kvcrush/cache/compact.hpp>
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/core/random.hpp>
 #include <kvcrush/core/selection.hpp>
 
 #include "huge_buffer.hpp"
+
+#include <benchmark/benchmark.h>
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <cstring>
+#include <string>
 
 namespace kvcrush::bench {
 namespace {
@@ -38,13 +38,15 @@ template <typename Layout>
 void compact_rows(benchmark::State& state, std::size_t tokens) {
     huge_buffer<f16> keys(num_heads * tokens * head_dim);
     huge_buffer<f16> values(num_heads * tokens * head_dim);
-    const kv_view<f16, Layout> kv(keys.span(), values.span(), kv_shape{num_heads, tokens, head_dim, head_dim});
+    const kv_view<f16, Layout> kv(
+        keys.span(), values.span(), kv_shape{num_heads, tokens, head_dim, head_dim});
     const selection kept = random_quarter(tokens);
     for (auto _ : state) {
         compact(kv, kept);
         benchmark::ClobberMemory();
     }
-    state.SetBytesProcessed(static_cast<std::int64_t>(kept.total() * head_dim * 2 * sizeof(f16)) * state.iterations());
+    state.SetBytesProcessed(static_cast<std::int64_t>(kept.total() * head_dim * 2 * sizeof(f16)) *
+                            state.iterations());
 }
 
 /// The same number of bytes in one piece: what a copy costs at least.
@@ -63,7 +65,8 @@ void copy_bytes(benchmark::State& state, std::size_t tokens) {
 const bool registered = [] {
     for (const std::size_t tokens : {4096, 32768}) {
         const auto add = [&](const char* variant, auto function) {
-            benchmark::RegisterBenchmark(fmt::format("compact/{}/tokens:{}", variant, tokens).c_str(), function, tokens);
+            benchmark::RegisterBenchmark(
+                fmt::format("compact/{}/tokens:{}", variant, tokens).c_str(), function, tokens);
         };
         add("memcpy", copy_bytes);
         add("hnd", compact_rows<hnd>);

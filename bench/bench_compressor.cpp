@@ -2,13 +2,6 @@
 // The whole of compressor::select for one layer: 32 query heads, 8 kv heads, 128 f16 channels, keep ratio 0.25.
 //     select/<policy>/tokens:N        from keys, values and the last 32 queries
 //     crush/<policy>/tokens:N         from attention weights of 8 queries: scoring is cheap, so this is KVCrush itself
-#include <cstdint>
-#include <string>
-#include <vector>
-
-#include <benchmark/benchmark.h>
-#include <fmt/format.h>
-
 #include <kvcrush/compressor.hpp>
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/retention/knorm.hpp>
@@ -17,6 +10,13 @@
 #include <kvcrush/select/top_k.hpp>
 
 #include "huge_buffer.hpp"
+
+#include <benchmark/benchmark.h>
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
 
 namespace kvcrush::bench {
 namespace {
@@ -28,7 +28,9 @@ constexpr std::size_t num_queries = 32;
 
 struct layer {
     explicit layer(std::size_t tokens)
-        : keys(num_kv_heads * tokens * head_dim), values(keys.size()), queries(num_q_heads * num_queries * head_dim),
+        : keys(num_kv_heads * tokens * head_dim),
+          values(keys.size()),
+          queries(num_q_heads * num_queries * head_dim),
           shape{num_kv_heads, tokens, head_dim, head_dim} {
         for (std::size_t i = 0; i < keys.size(); ++i) {
             keys.data()[i] = to_f16(random_unit(1, 0, i) - 0.5F);
@@ -38,7 +40,9 @@ struct layer {
         }
     }
     [[nodiscard]] kv_view<f16> kv() const { return {keys.span(), values.span(), shape}; }
-    [[nodiscard]] query_view last_queries() const { return {queries.span(), num_q_heads, num_queries, head_dim}; }
+    [[nodiscard]] query_view last_queries() const {
+        return {queries.span(), num_q_heads, num_queries, head_dim};
+    }
 
     huge_buffer<f16> keys;
     huge_buffer<f16> values;
@@ -47,8 +51,9 @@ struct layer {
 };
 
 void report(benchmark::State& state, std::size_t tokens) {
-    state.counters["tokens"] = benchmark::Counter(static_cast<double>(tokens) * static_cast<double>(state.iterations()),
-                                                  benchmark::Counter::kIsRate);
+    state.counters["tokens"] =
+        benchmark::Counter(static_cast<double>(tokens) * static_cast<double>(state.iterations()),
+                           benchmark::Counter::kIsRate);
 }
 
 template <typename Scorer, typename Selector>
@@ -82,7 +87,8 @@ void crush_layer(benchmark::State& state, std::size_t tokens) {
 const bool registered = [] {
     for (const std::size_t tokens : {4096, 32768}) {
         const auto add = [&](const char* name, auto function) {
-            benchmark::RegisterBenchmark(fmt::format("{}/tokens:{}", name, tokens).c_str(), function, tokens);
+            benchmark::RegisterBenchmark(
+                fmt::format("{}/tokens:{}", name, tokens).c_str(), function, tokens);
         };
         add("select/streaming_llm", select_layer<streaming_llm_scorer, top_k_selector>);
         add("select/knorm", select_layer<knorm_scorer, top_k_selector>);

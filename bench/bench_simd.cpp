@@ -1,16 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels: hamming/<rung>/bits:B/tokens:N beside a naive loop and the read+write limit; top_k beside the standard
 // library.
-#include <algorithm>
-#include <cstdint>
-#include <numeric>
-#include <span>
-#include <string>
-#include <vector>
-
-#include <benchmark/benchmark.h>
-#include <fmt/format.h>
-
 #include <kvcrush/core/random.hpp>
 #include <kvcrush/core/types.hpp>
 #include <kvcrush/simd/hamming.hpp>
@@ -21,17 +11,32 @@
 #include "baseline_hamming.hpp"
 #include "huge_buffer.hpp"
 
+#include <benchmark/benchmark.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
 namespace kvcrush::bench {
 namespace {
 
 void report(benchmark::State& state, std::size_t tokens, std::size_t bytes) {
-    state.counters["tokens"] = benchmark::Counter(static_cast<double>(tokens) * static_cast<double>(state.iterations()),
-                                                  benchmark::Counter::kIsRate);
+    state.counters["tokens"] =
+        benchmark::Counter(static_cast<double>(tokens) * static_cast<double>(state.iterations()),
+                           benchmark::Counter::kIsRate);
     state.SetBytesProcessed(static_cast<std::int64_t>(bytes) * state.iterations());
 }
 
 template <typename Code>
-void naive(const Code* query, std::size_t words, const Code* codes, std::size_t count, std::uint16_t* out) {
+void naive(const Code* query,
+           std::size_t words,
+           const Code* codes,
+           std::size_t count,
+           std::uint16_t* out) {
     if constexpr (sizeof(Code) == 1) {
         naive_hamming_8(query, codes, count, out);
     } else if constexpr (sizeof(Code) == 2) {
@@ -51,20 +56,20 @@ void register_hamming(std::size_t bits, std::size_t tokens) {
     const std::string arguments = fmt::format("bits:{}/tokens:{}", bits, tokens);
     const std::size_t in_bytes = tokens * words * sizeof(Code);
     const auto add = [&](const std::string& variant, auto kernel) {
-        benchmark::RegisterBenchmark(
-            fmt::format("hamming/{}/{}", variant, arguments).c_str(), [=](benchmark::State& state) {
-                huge_buffer<Code> codes(tokens * words);
-                huge_buffer<Code> query(words);
-                huge_buffer<std::uint16_t> out(tokens);
-                codes.fill_random(1);
-                query.fill_random(2);
-                for (auto _ : state) {
-                    kernel(query.span(), codes.span(), out.span());
-                    benchmark::DoNotOptimize(out.data());
-                    benchmark::ClobberMemory();
-                }
-                report(state, tokens, in_bytes);
-            });
+        benchmark::RegisterBenchmark(fmt::format("hamming/{}/{}", variant, arguments).c_str(),
+                                     [=](benchmark::State& state) {
+                                         huge_buffer<Code> codes(tokens * words);
+                                         huge_buffer<Code> query(words);
+                                         huge_buffer<std::uint16_t> out(tokens);
+                                         codes.fill_random(1);
+                                         query.fill_random(2);
+                                         for (auto _ : state) {
+                                             kernel(query.span(), codes.span(), out.span());
+                                             benchmark::DoNotOptimize(out.data());
+                                             benchmark::ClobberMemory();
+                                         }
+                                         report(state, tokens, in_bytes);
+                                     });
     };
     using codes_span = std::span<const Code>;
     using out_span = std::span<std::uint16_t>;
@@ -72,8 +77,10 @@ void register_hamming(std::size_t bits, std::size_t tokens) {
         naive(query.data(), words, codes.data(), out.size(), out.data());
     });
     add("probe", [](codes_span, codes_span codes, out_span out) {
-        benchmark::DoNotOptimize(probe_read_write(reinterpret_cast<const std::byte*>(codes.data()), codes.size_bytes(),
-                                                  reinterpret_cast<std::byte*>(out.data()), out.size_bytes()));
+        benchmark::DoNotOptimize(probe_read_write(reinterpret_cast<const std::byte*>(codes.data()),
+                                                  codes.size_bytes(),
+                                                  reinterpret_cast<std::byte*>(out.data()),
+                                                  out.size_bytes()));
     });
     for (const simd::isa rung : {simd::isa::scalar, simd::isa::avx2, simd::isa::avx512}) {
         if (rung <= simd::best()) {
@@ -100,29 +107,33 @@ const std::vector<float>& rotating_scores() {
 void register_top_k(std::size_t tokens) {
     const std::size_t k = tokens / 4;
     const auto add = [&](const std::string& variant, auto kernel) {
-        benchmark::RegisterBenchmark(fmt::format("top_k/{}/tokens:{}", variant, tokens).c_str(),
-                                     [=](benchmark::State& state) {
-                                         std::vector<token_index> out(tokens);
-                                         std::size_t place = 0;
-                                         for (auto _ : state) {
-                                             kernel(std::span(rotating_scores()).subspan(place, tokens),
-                                                    std::span(out));
-                                             benchmark::DoNotOptimize(out.data());
-                                             place = (place + tokens) % rotating_scores().size();
-                                         }
-                                         report(state, tokens, tokens * sizeof(float));
-                                     });
+        benchmark::RegisterBenchmark(
+            fmt::format("top_k/{}/tokens:{}", variant, tokens).c_str(),
+            [=](benchmark::State& state) {
+                std::vector<token_index> out(tokens);
+                std::size_t place = 0;
+                for (auto _ : state) {
+                    kernel(std::span(rotating_scores()).subspan(place, tokens), std::span(out));
+                    benchmark::DoNotOptimize(out.data());
+                    place = (place + tokens) % rotating_scores().size();
+                }
+                report(state, tokens, tokens * sizeof(float));
+            });
     };
     using scores_span = std::span<const float>;
     using out_span = std::span<token_index>;
     add("naive", [k](scores_span scores, out_span out) { // the usual way: indices and nth_element
         std::iota(out.begin(), out.end(), 0U);
-        std::nth_element(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(k), out.end(),
+        std::nth_element(out.begin(),
+                         out.begin() + static_cast<std::ptrdiff_t>(k),
+                         out.end(),
                          [&](token_index a, token_index b) { return scores[a] > scores[b]; });
     });
     for (const simd::isa rung : {simd::isa::scalar, simd::isa::avx2, simd::isa::avx512}) {
         if (rung <= simd::best()) {
-            add(simd::name_of(rung), [k, rung](scores_span scores, out_span out) { simd::top_k(scores, k, out, 0, rung); });
+            add(simd::name_of(rung), [k, rung](scores_span scores, out_span out) {
+                simd::top_k(scores, k, out, 0, rung);
+            });
         }
     }
 }

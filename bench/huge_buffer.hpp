@@ -3,15 +3,14 @@
 /// Memory for measurements: on huge pages where the system has them, filled from a seed.
 #pragma once
 
+#include <kvcrush/core/random.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <new>
 #include <span>
-
 #include <sys/mman.h>
-
-#include <kvcrush/core/random.hpp>
 
 namespace kvcrush::bench {
 
@@ -19,8 +18,10 @@ namespace kvcrush::bench {
 template <typename T>
 class huge_buffer {
 public:
-    explicit huge_buffer(std::size_t size) : size_(size), bytes_((size * sizeof(T) / page + 1) * page) {
-        void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    explicit huge_buffer(std::size_t size)
+        : size_(size), bytes_((size * sizeof(T) / page + 1) * page) {
+        void* memory =
+            mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) {
             throw std::bad_alloc();
         }

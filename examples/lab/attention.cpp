@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attention.hpp"
 
+#include <kvcrush/simd/convert.hpp>
+
 #include "eigen.hpp"
 #include "threads.hpp"
-
-#include <kvcrush/simd/convert.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -28,7 +28,8 @@ void copy_floats(const float* from, std::size_t count, float* to) noexcept {
     std::copy_n(from, count, to);
 }
 void copy_floats(const kvcrush::f16* from, std::size_t count, float* to) noexcept {
-    kvcrush::simd::to_float(std::span<const kvcrush::f16>(from, count), std::span<float>(to, count));
+    kvcrush::simd::to_float(std::span<const kvcrush::f16>(from, count),
+                            std::span<float>(to, count));
 }
 
 /// Some rows of a head as floats: f32 rows where they lie, unless some are hidden; others copied to `buffer`.

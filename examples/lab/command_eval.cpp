@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <memory>
-#include <string>
+#include "command_options.hpp"
+#include "commands.hpp"
 
 #include <fmt/format.h>
 
-#include "command_options.hpp"
-#include "commands.hpp"
+#include <memory>
+#include <string>
 
 namespace lab {
 namespace {
@@ -25,7 +25,12 @@ int eval_command(const eval_options& options) {
     const loaded_model loaded(options.common.model);
     check(plan, windows, loaded.model);
     fmt::print("{}: {} windows\n\n", loaded.file.name(), windows.size());
-    return run_and_report(plan, windows, loaded.model, options.common, "windows", {{"windows", options.windows}},
+    return run_and_report(plan,
+                          windows,
+                          loaded.model,
+                          options.common,
+                          "windows",
+                          {{"windows", options.windows}},
                           json.get());
 }
 
@@ -33,16 +38,20 @@ int eval_command(const eval_options& options) {
 
 void add_eval(CLI::App& app, action& chosen) {
     auto options = std::make_shared<eval_options>();
-    CLI::App* command = app.add_subcommand(
-        "eval", "Measure policies on many windows of token ids and average.\n"
-                "Each window is prefilled, compressed and continued as in `run`.");
+    CLI::App* command =
+        app.add_subcommand("eval",
+                           "Measure policies on many windows of token ids and average.\n"
+                           "Each window is prefilled, compressed and continued as in `run`.");
     options->common.add_to(*command);
     command
-        ->add_option("--windows", options->windows,
-                     "JSON: {\"windows\": [{\"name\", \"context\": [ids], \"continuation\": [ids]}]}")
+        ->add_option(
+            "--windows",
+            options->windows,
+            "JSON: {\"windows\": [{\"name\", \"context\": [ids], \"continuation\": [ids]}]}")
         ->required()
         ->type_name("FILE");
-    command->callback([options, &chosen] { chosen = [options] { return eval_command(*options); }; });
+    command->callback(
+        [options, &chosen] { chosen = [options] { return eval_command(*options); }; });
 }
 
 } // namespace lab

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdio>
-#include <memory>
-#include <string>
-
-#include <fmt/format.h>
-
 #include "command_options.hpp"
 #include "commands.hpp"
 #include "compress.hpp"
 #include "error.hpp"
 #include "generate.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <memory>
+#include <string>
 
 namespace lab {
 namespace {
@@ -44,13 +44,16 @@ int generate_command(const generate_options& options) {
         fail("--compress-every is 0; it must be at least 1 token");
     }
     const kvcrush::budget budget = kvcrush::budget::tokens(options.budget, how.areas);
-    if (options.budget > 0) { // a budget without room for sinks and recent tokens is refused before the model loads
-        static_cast<void>(budget.tokens_for(options.budget + how.areas.num_sink_tokens + how.areas.num_recent_tokens + 1));
+    if (options.budget >
+        0) { // a budget without room for sinks and recent tokens is refused before the model loads
+        static_cast<void>(budget.tokens_for(options.budget + how.areas.num_sink_tokens +
+                                            how.areas.num_recent_tokens + 1));
     }
     const loaded_model loaded(options.model);
-    const std::string prompt = options.chat ? fmt::format("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
-                                                          options.prompt)
-                                            : options.prompt;
+    const std::string prompt =
+        options.chat
+            ? fmt::format("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", options.prompt)
+            : options.prompt;
     const std::vector<int> ids = loaded.tokenizer.encode(prompt);
     if (ids.empty()) {
         fail("--prompt is empty; it must hold at least one token");
@@ -67,7 +70,8 @@ int generate_command(const generate_options& options) {
             return;
         }
         if (++since >= options.compress_every && longest_head(cache) > options.budget) {
-            static_cast<void>(compress(cache, queries, loaded.model.config().num_q_heads, how, budget));
+            static_cast<void>(
+                compress(cache, queries, loaded.model.config().num_q_heads, how, budget));
             ++compressions;
             since = 0;
         }
@@ -78,9 +82,15 @@ int generate_command(const generate_options& options) {
     generation.log = &queries;
     const std::vector<int> generated = generate(loaded.model, cache, ids, generation, shrink);
     fmt::print("\n");
-    fmt::print(stderr, "[{} prompt tokens, {} generated; {} tokens seen, {} held per kv head, {:.2f} MiB; compressed {} times]\n",
-               ids.size(), generated.size(), cache.tokens_seen(), longest_head(cache),
-               static_cast<double>(cache.bytes_held()) / (1024.0 * 1024.0), compressions);
+    fmt::print(stderr,
+               "[{} prompt tokens, {} generated; {} tokens seen, {} held per kv head, {:.2f} MiB; "
+               "compressed {} times]\n",
+               ids.size(),
+               generated.size(),
+               cache.tokens_seen(),
+               longest_head(cache),
+               static_cast<double>(cache.bytes_held()) / (1024.0 * 1024.0),
+               compressions);
     return 0;
 }
 
@@ -89,17 +99,24 @@ int generate_command(const generate_options& options) {
 void add_generate(CLI::App& app, action& chosen) {
     auto options = std::make_shared<generate_options>();
     CLI::App* command = app.add_subcommand(
-        "generate", "Continue a prompt greedily on a cache that never grows far beyond a budget.\n"
-                    "Compresses after the prompt and then every --compress-every tokens.");
+        "generate",
+        "Continue a prompt greedily on a cache that never grows far beyond a budget.\n"
+        "Compresses after the prompt and then every --compress-every tokens.");
     add_model_option(*command, options->model);
-    command->add_option("--prompt", options->prompt, "text to continue")->required()->type_name("TEXT");
+    command->add_option("--prompt", options->prompt, "text to continue")
+        ->required()
+        ->type_name("TEXT");
     command->add_option("--policy", options->policy, "one policy, see `kvcrush-lab policies`")
         ->type_name("P")
         ->capture_default_str();
-    command->add_option("--budget", options->budget, "tokens that each kv head keeps, sinks and recent included; 0 = all")
+    command
+        ->add_option("--budget",
+                     options->budget,
+                     "tokens that each kv head keeps, sinks and recent included; 0 = all")
         ->type_name("TOKENS")
         ->capture_default_str();
-    command->add_option("--compress-every", options->compress_every, "tokens between two compressions")
+    command
+        ->add_option("--compress-every", options->compress_every, "tokens between two compressions")
         ->type_name("TOKENS")
         ->capture_default_str();
     command->add_option("--max-tokens", options->max_tokens, "tokens to generate at most")
@@ -107,7 +124,8 @@ void add_generate(CLI::App& app, action& chosen) {
         ->capture_default_str();
     command->add_flag("--chat", options->chat, "wrap the prompt in the model's chat template");
     add_cache_option(*command, options->cache);
-    command->callback([options, &chosen] { chosen = [options] { return generate_command(*options); }; });
+    command->callback(
+        [options, &chosen] { chosen = [options] { return generate_command(*options); }; });
 }
 
 } // namespace lab

@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "command_options.hpp"
 
-#include <algorithm>
-#include <cstdio>
-
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
-
 #include "error.hpp"
 #include "expression.hpp"
 #include "parameters.hpp"
 #include "progress.hpp"
 #include "report.hpp"
 
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstdio>
+
 namespace lab {
 
 void add_model_option(CLI::App& command, std::string& model) {
-    command.add_option("--model", model, "GGUF file: llama architecture; F32, F16, Q8_0, Q4_0 or Q4_1 tensors")
+    command
+        .add_option(
+            "--model", model, "GGUF file: llama architecture; F32, F16, Q8_0, Q4_0 or Q4_1 tensors")
         ->required()
         ->type_name("FILE");
 }
@@ -30,12 +32,16 @@ void add_cache_option(CLI::App& command, std::string& cache) {
 void experiment_options::add_to(CLI::App& command) {
     add_model_option(command, model);
     command
-        .add_option("--policy", policies,
-                    "policies to compare, e.g. 'full,snapkv(window=16),kvcrush(h2o,share=0.1)', or all; "
-                    "`kvcrush-lab policies` lists them")
+        .add_option(
+            "--policy",
+            policies,
+            "policies to compare, e.g. 'full,snapkv(window=16),kvcrush(h2o,share=0.1)', or all; "
+            "`kvcrush-lab policies` lists them")
         ->type_name("P[,P...]")
         ->capture_default_str();
-    command.add_option("--keep-ratio", keep_ratios, "share of the tokens that each kv head keeps, in (0, 1]")
+    command
+        .add_option(
+            "--keep-ratio", keep_ratios, "share of the tokens that each kv head keeps, in (0, 1]")
         ->type_name("R[,R...]")
         ->capture_default_str();
     add_cache_option(command, cache);
@@ -63,15 +69,21 @@ experiment experiment_options::parse() const {
     return plan;
 }
 
-loaded_model::loaded_model(const std::string& path) : file(path), tokenizer(file), model(llama::load(file)) {}
+loaded_model::loaded_model(const std::string& path)
+    : file(path), tokenizer(file), model(llama::load(file)) {}
 
-int run_and_report(const experiment& plan, const std::vector<window>& windows, const llama& model,
-                   const experiment_options& options, const std::string& task,
-                   std::vector<std::pair<std::string, std::string>> arguments, output_file* json) {
+int run_and_report(const experiment& plan,
+                   const std::vector<window>& windows,
+                   const llama& model,
+                   const experiment_options& options,
+                   const std::string& task,
+                   std::vector<std::pair<std::string, std::string>> arguments,
+                   output_file* json) {
     std::vector<measurement> results;
     {
         progress_bar bar("measuring");
-        results = run(plan, windows, model, [&](double done, double total) { bar.show(done, total); });
+        results =
+            run(plan, windows, model, [&](double done, double total) { bar.show(done, total); });
     }
     if (windows.size() == 1) { // the mean of one window says nothing new
         fmt::print("{}", table_of(results));
@@ -81,14 +93,17 @@ int run_and_report(const experiment& plan, const std::vector<window>& windows, c
         fmt::print("{}", table_of(results));
     }
     if (json != nullptr) {
-        nlohmann::json said = {{"policy", options.policies}, {"keep_ratio", options.keep_ratios}, {"cache", options.cache}};
+        nlohmann::json said = {{"policy", options.policies},
+                               {"keep_ratio", options.keep_ratios},
+                               {"cache", options.cache}};
         for (auto& [key, value] : arguments) {
             said[key] = std::move(value);
         }
-        const nlohmann::json document = {{"model", options.model.substr(options.model.find_last_of('/') + 1)},
-                                         {"machine", json_of_machine()},
-                                         {"arguments", said},
-                                         {"results", json_of(results, task)}};
+        const nlohmann::json document = {
+            {"model", options.model.substr(options.model.find_last_of('/') + 1)},
+            {"machine", json_of_machine()},
+            {"arguments", said},
+            {"results", json_of(results, task)}};
         json->commit(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
     }
     return 0;

@@ -3,26 +3,27 @@
 /// Options that several subcommands share.
 #pragma once
 
-#include <memory>
-#include <optional>
-#include <string>
-#include <utility>
-#include <vector>
-
-#include <CLI/CLI.hpp>
-
 #include "experiment.hpp"
 #include "files.hpp"
 #include "gguf.hpp"
 #include "model.hpp"
 #include "tokenizer.hpp"
 
+#include <CLI/CLI.hpp>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
 namespace lab {
 
 /// What `run` and `eval` compare, as strings of the command line.
 struct experiment_options {
     std::string model;
-    std::string policies = "full,random,streaming_llm,knorm,h2o,snapkv,kvcrush(h2o),kvcrush(snapkv)";
+    std::string policies =
+        "full,random,streaming_llm,knorm,h2o,snapkv,kvcrush(h2o),kvcrush(snapkv)";
     std::string keep_ratios = "0.5,0.25,0.125";
     std::string cache = "f16";
     std::string json;
@@ -50,8 +51,12 @@ void add_cache_option(CLI::App& command, std::string& cache);
 /// @param task       what stands in the JSON
 /// @param arguments  the command line options, for the JSON
 /// @return exit code
-int run_and_report(const experiment& plan, const std::vector<window>& windows, const llama& model,
-                   const experiment_options& options, const std::string& task,
-                   std::vector<std::pair<std::string, std::string>> arguments, output_file* json);
+int run_and_report(const experiment& plan,
+                   const std::vector<window>& windows,
+                   const llama& model,
+                   const experiment_options& options,
+                   const std::string& task,
+                   std::vector<std::pair<std::string, std::string>> arguments,
+                   output_file* json);
 
 } // namespace lab

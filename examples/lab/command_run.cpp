@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <filesystem>
-#include <memory>
-#include <string>
-
-#include <fmt/format.h>
-
 #include "command_options.hpp"
 #include "commands.hpp"
 #include "error.hpp"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
 
 namespace lab {
 namespace {
@@ -20,17 +20,29 @@ struct run_options {
 
 /// The start of a text as one window, with id 0 in front: this model has never seen a text without a first token that
 /// carries no meaning.
-[[nodiscard]] window window_of(const loaded_model& loaded, const run_options& options, const std::string& text) {
+[[nodiscard]] window
+window_of(const loaded_model& loaded, const run_options& options, const std::string& text) {
     const std::size_t needed = options.context - 1 + continuation_tokens;
     std::vector<int> ids = loaded.tokenizer.encode(text, needed);
     if (ids.size() < needed) {
-        fail("text ", in_quotes(options.text), " has ", ids.size(), " tokens; --context ", options.context, " needs ",
-             needed, " (the context and ", continuation_tokens, " to predict)");
+        fail("text ",
+             in_quotes(options.text),
+             " has ",
+             ids.size(),
+             " tokens; --context ",
+             options.context,
+             " needs ",
+             needed,
+             " (the context and ",
+             continuation_tokens,
+             " to predict)");
     }
     ids.resize(needed);
     ids.insert(ids.begin(), 0);
     const auto split = ids.begin() + static_cast<std::ptrdiff_t>(options.context);
-    return {std::filesystem::path(options.text).filename().string(), {ids.begin(), split}, {split, ids.end()}};
+    return {std::filesystem::path(options.text).filename().string(),
+            {ids.begin(), split},
+            {split, ids.end()}};
 }
 
 int run_command(const run_options& options) {
@@ -46,26 +58,40 @@ int run_command(const run_options& options) {
     const loaded_model loaded(options.common.model);
     const std::vector<window> windows{window_of(loaded, options, text)};
     check(plan, windows, loaded.model);
-    fmt::print("{}: {} tokens of context, {} tokens predicted on each cache\n\n", loaded.file.name(), options.context,
+    fmt::print("{}: {} tokens of context, {} tokens predicted on each cache\n\n",
+               loaded.file.name(),
+               options.context,
                continuation_tokens - 1);
-    return run_and_report(plan, windows, loaded.model, options.common, "run",
-                          {{"text", windows.front().name}, {"context", fmt::format("{}", options.context)}},
-                          json.get());
+    return run_and_report(
+        plan,
+        windows,
+        loaded.model,
+        options.common,
+        "run",
+        {{"text", windows.front().name}, {"context", fmt::format("{}", options.context)}},
+        json.get());
 }
 
 } // namespace
 
 void add_run(CLI::App& app, action& chosen) {
     auto options = std::make_shared<run_options>();
-    CLI::App* command = app.add_subcommand(
-        "run", "Compress the cache of one text with several policies and compare.\n"
-               "Prefills --context tokens, compresses with each policy at each keep ratio, then predicts the next\n"
-               "128 tokens on the compressed cache. Columns: MiB the cache holds, how many times smaller that is than\n"
-               "the full f16 cache, perplexity over that of the full cache, KL divergence to its predictions (mean and\n"
-               "99th percentile, nats), agreement of the most likely token, time to select and to compact all layers,\n"
-               "and decoding speed on the compressed cache.");
+    CLI::App* command =
+        app.add_subcommand("run",
+                           "Compress the cache of one text with several policies and compare.\n"
+                           "Prefills --context tokens, compresses with each policy at each keep "
+                           "ratio, then predicts the next\n"
+                           "128 tokens on the compressed cache. Columns: MiB the cache holds, how "
+                           "many times smaller that is than\n"
+                           "the full f16 cache, perplexity over that of the full cache, KL "
+                           "divergence to its predictions (mean and\n"
+                           "99th percentile, nats), agreement of the most likely token, time to "
+                           "select and to compact all layers,\n"
+                           "and decoding speed on the compressed cache.");
     options->common.add_to(*command);
-    command->add_option("--text", options->text, "UTF-8 text to read")->required()->type_name("FILE");
+    command->add_option("--text", options->text, "UTF-8 text to read")
+        ->required()
+        ->type_name("FILE");
     command->add_option("--context", options->context, "tokens to prefill before compression")
         ->type_name("TOKENS")
         ->capture_default_str();

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compress.hpp"
 
+#include "layer_view.hpp"
+
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <span>
 #include <variant>
-
-#include "layer_view.hpp"
 
 namespace lab {
 namespace {
@@ -51,20 +51,29 @@ template <kvcrush::Element T>
     return shortest;
 }
 
-[[nodiscard]] kvcrush::query_view queries_of(std::span<const float> log, std::size_t num_q_heads, std::size_t head_dim,
+[[nodiscard]] kvcrush::query_view queries_of(std::span<const float> log,
+                                             std::size_t num_q_heads,
+                                             std::size_t head_dim,
                                              std::size_t count) {
     const std::size_t width = num_q_heads * head_dim;
     const std::size_t logged = width == 0 ? 0 : log.size() / width;
-    return kvcrush::query_view(log, num_q_heads, logged, head_dim, {head_dim, width, 1}).last(count);
+    return kvcrush::query_view(log, num_q_heads, logged, head_dim, {head_dim, width, 1})
+        .last(count);
 }
 
 template <kvcrush::Element T>
-void compress_layer(layer_cache<T>& layer, std::span<const float> log, std::size_t num_q_heads,
-                    std::size_t layer_index, const policy& how, const kvcrush::budget& budget, compression& result) {
+void compress_layer(layer_cache<T>& layer,
+                    std::span<const float> log,
+                    std::size_t num_q_heads,
+                    std::size_t layer_index,
+                    const policy& how,
+                    const kvcrush::budget& budget,
+                    compression& result) {
     const layer_view<T> view(layer);
     std::visit(
         [&](const auto& scorer, const auto& selector) {
-            kvcrush::compressor crush(for_layer(scorer, layer_index), selector_for_layer(selector, layer_index));
+            kvcrush::compressor crush(for_layer(scorer, layer_index),
+                                      selector_for_layer(selector, layer_index));
             crush.plan({view.shape(), num_q_heads}, budget);
             const kvcrush::query_view queries =
                 queries_of(log, num_q_heads, layer.head_dim(), contiguous_tail(layer));
@@ -73,7 +82,8 @@ void compress_layer(layer_cache<T>& layer, std::span<const float> log, std::size
             result.select_ms += milliseconds_since(begin);
             result.kept.push_back(kept);
         },
-        how.scorer, how.selector);
+        how.scorer,
+        how.selector);
 
     const kvcrush::selection& kept = result.kept.back();
     const auto begin = clock::now();
@@ -93,7 +103,10 @@ kvcrush::budget budget_for(const policy& how, double keep_ratio, std::size_t con
     return budget;
 }
 
-compression compress(kv_cache& cache, const query_log& queries, std::size_t num_q_heads, const policy& how,
+compression compress(kv_cache& cache,
+                     const query_log& queries,
+                     std::size_t num_q_heads,
+                     const policy& how,
                      const kvcrush::budget& budget) {
     compression result;
     std::size_t rows = 0;
@@ -102,7 +115,8 @@ compression compress(kv_cache& cache, const query_log& queries, std::size_t num_
     cache.visit([&](auto& layers) {
         for (std::size_t l = 0; l < layers.size(); ++l) {
             if (!how.full) {
-                compress_layer(layers[l], queries.layers.at(l), num_q_heads, l, how, budget, result);
+                compress_layer(
+                    layers[l], queries.layers.at(l), num_q_heads, l, how, budget, result);
                 position_bytes += layers[l].position_bytes_held();
             }
             for (std::size_t head = 0; head < layers[l].num_kv_heads(); ++head) {
@@ -111,7 +125,8 @@ compression compress(kv_cache& cache, const query_log& queries, std::size_t num_
             }
         }
     });
-    result.kept_tokens_mean = heads == 0 ? 0.0 : static_cast<double>(rows) / static_cast<double>(heads);
+    result.kept_tokens_mean =
+        heads == 0 ? 0.0 : static_cast<double>(rows) / static_cast<double>(heads);
     result.bytes_held = cache.bytes_held() + position_bytes;
     return result;
 }

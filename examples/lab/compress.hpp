@@ -3,15 +3,15 @@
 /// Compresses every layer of a cache with one policy, for real: rows move and memory is given back.
 #pragma once
 
-#include <cstddef>
-#include <vector>
-
 #include <kvcrush/core/budget.hpp>
 #include <kvcrush/core/selection.hpp>
 
 #include "kv_cache.hpp"
 #include "model.hpp"
 #include "policy.hpp"
+
+#include <cstddef>
+#include <vector>
 
 namespace lab {
 
@@ -30,8 +30,11 @@ struct compression {
 /// @param queries      of the tokens read so far, as llama::forward logs them
 /// @param num_q_heads  of the model
 /// @throws std::invalid_argument if the budget does not hold the policy's sinks and recent tokens
-[[nodiscard]] compression compress(kv_cache& cache, const query_log& queries, std::size_t num_q_heads,
-                                   const policy& how, const kvcrush::budget& budget);
+[[nodiscard]] compression compress(kv_cache& cache,
+                                   const query_log& queries,
+                                   std::size_t num_q_heads,
+                                   const policy& how,
+                                   const kvcrush::budget& budget);
 
 /// The budget of a policy at a keep ratio of its context.
 /// @throws std::invalid_argument likewise, or if the ratio lies outside (0, 1]

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "experiment.hpp"
 
+#include "compress.hpp"
+#include "error.hpp"
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <span>
 #include <utility>
-
-#include "compress.hpp"
-#include "error.hpp"
 
 namespace lab {
 namespace {
@@ -28,7 +28,8 @@ struct continuation_result {
 };
 
 /// Teacher-forces a continuation: most of it together, the last tokens one at a time.
-[[nodiscard]] continuation_result continue_text(const llama& model, kv_cache& cache, std::span<const int> tokens) {
+[[nodiscard]] continuation_result
+continue_text(const llama& model, kv_cache& cache, std::span<const int> tokens) {
     continuation_result result;
     const std::size_t predictions = tokens.size() - 1;
     const std::size_t timed = (std::min)(timed_tokens, predictions);
@@ -43,7 +44,8 @@ struct continuation_result {
         const matrix logits = model.forward(tokens.subspan(i, 1), cache, 1);
         std::copy_n(logits.data(), logits.cols(), result.logits.row(i).data());
     }
-    result.decode_ms_per_token = timed == 0 ? 0.0 : milliseconds_since(begin) / static_cast<double>(timed);
+    result.decode_ms_per_token =
+        timed == 0 ? 0.0 : milliseconds_since(begin) / static_cast<double>(timed);
     return result;
 }
 
@@ -55,7 +57,8 @@ struct continuation_result {
 /// Counts the pieces of work, weighted so that the bar moves evenly.
 class step_counter {
 public:
-    step_counter(const experiment& plan, std::size_t windows, const step_callback& progress) : progress_(progress) {
+    step_counter(const experiment& plan, std::size_t windows, const step_callback& progress)
+        : progress_(progress) {
         double compressed = 0.0;
         for (const policy& how : plan.policies) {
             compressed += how.full ? 0.0 : static_cast<double>(plan.keep_ratios.size());
@@ -82,14 +85,19 @@ private:
     double total_ = 1.0;
 };
 
-void measure_window(const experiment& plan, const window& text, const llama& model, step_counter& steps,
+void measure_window(const experiment& plan,
+                    const window& text,
+                    const llama& model,
+                    step_counter& steps,
                     std::vector<measurement>& results) {
     kv_cache prefilled = model.make_cache(plan.type);
     query_log queries;
     const auto begin = clock::now();
-    static_cast<void>(model.forward(text.context, prefilled, 0, &queries, [&](std::size_t done, std::size_t all) {
-        steps.at(step_counter::prefill_weight, static_cast<double>(done) / static_cast<double>(all));
-    }));
+    static_cast<void>(
+        model.forward(text.context, prefilled, 0, &queries, [&](std::size_t done, std::size_t all) {
+            steps.at(step_counter::prefill_weight,
+                     static_cast<double>(done) / static_cast<double>(all));
+        }));
     const double prefill_ms = milliseconds_since(begin);
     steps.finish(step_counter::prefill_weight);
 
@@ -112,7 +120,10 @@ void measure_window(const experiment& plan, const window& text, const llama& mod
             m.prefill_ms = prefill_ms;
 
             kv_cache cache = prefilled;
-            const compression done = compress(cache, queries, model.config().num_q_heads, how,
+            const compression done = compress(cache,
+                                              queries,
+                                              model.config().num_q_heads,
+                                              how,
                                               budget_for(how, ratio, text.context.size()));
             m.kept_tokens_mean = done.kept_tokens_mean;
             m.bytes_held = static_cast<double>(done.bytes_held);
@@ -139,8 +150,12 @@ void check(const experiment& plan, const std::vector<window>& windows, const lla
     for (const window& text : windows) {
         const std::size_t total = text.context.size() + text.continuation.size() - 1;
         if (total > model.config().context_length) {
-            fail("context is ", text.context.size(), " tokens; with ", text.continuation.size() - 1,
-                 " more to predict it exceeds the model's ", model.config().context_length);
+            fail("context is ",
+                 text.context.size(),
+                 " tokens; with ",
+                 text.continuation.size() - 1,
+                 " more to predict it exceeds the model's ",
+                 model.config().context_length);
         }
         for (const policy& how : plan.policies) {
             if (!how.full) {
@@ -152,7 +167,9 @@ void check(const experiment& plan, const std::vector<window>& windows, const lla
     }
 }
 
-std::vector<measurement> run(const experiment& plan, const std::vector<window>& windows, const llama& model,
+std::vector<measurement> run(const experiment& plan,
+                             const std::vector<window>& windows,
+                             const llama& model,
                              const step_callback& progress) {
     check(plan, windows, model);
     std::vector<measurement> results;
@@ -177,7 +194,9 @@ void append_means(std::vector<measurement>& measurements) {
         // Running means: the n-th value moves the mean by 1/n of its distance.
         mean->samples += 1;
         const double weight = 1.0 / static_cast<double>(mean->samples);
-        const auto move = [weight](double& average, double value) { average += weight * (value - average); };
+        const auto move = [weight](double& average, double value) {
+            average += weight * (value - average);
+        };
         mean->context = m.context;
         move(mean->kept_tokens_mean, m.kept_tokens_mean);
         move(mean->bytes_full, m.bytes_full);

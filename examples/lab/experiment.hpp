@@ -3,16 +3,16 @@
 /// The measurement that everything in the lab is for: prefill, compress, then see what the model still knows.
 #pragma once
 
-#include <cstddef>
-#include <functional>
-#include <string>
-#include <vector>
-
 #include "fidelity.hpp"
 #include "kv_cache.hpp"
 #include "model.hpp"
 #include "policy.hpp"
 #include "window.hpp"
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <vector>
 
 namespace lab {
 
@@ -52,8 +52,10 @@ using step_callback = std::function<void(double, double)>;
 void check(const experiment& plan, const std::vector<window>& windows, const llama& model);
 
 /// One measurement per window, policy and ratio (the full cache has one per window), in the order of `plan`.
-[[nodiscard]] std::vector<measurement> run(const experiment& plan, const std::vector<window>& windows,
-                                           const llama& model, const step_callback& progress = {});
+[[nodiscard]] std::vector<measurement> run(const experiment& plan,
+                                           const std::vector<window>& windows,
+                                           const llama& model,
+                                           const step_callback& progress = {});
 
 /// Adds one measurement called "mean" per policy and ratio. ppl_ratio is exp of the mean difference of nll.
 void append_means(std::vector<measurement>& measurements);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "expression.hpp"
 
-#include <cctype>
-#include <cstddef>
+#include "error.hpp"
 
 #include <fmt/format.h>
 
-#include "error.hpp"
+#include <cctype>
+#include <cstddef>
 
 namespace lab {
 namespace {
@@ -75,7 +75,8 @@ private:
     }
 
     static bool is_word(char c) {
-        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' || c == '-' || c == '+';
+        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' ||
+               c == '-' || c == '+';
     }
 
     bool take(char c) {
@@ -94,8 +95,14 @@ private:
     }
 
     [[noreturn]] void fail(std::string_view expected) const {
-        lab::fail("policy ", in_quotes(text_), ": at character ", place_ + 1, " there is ",
-                  place_ < text_.size() ? in_quotes(text_.substr(place_, 1)) : "nothing more", "; expected ", expected);
+        lab::fail("policy ",
+                  in_quotes(text_),
+                  ": at character ",
+                  place_ + 1,
+                  " there is ",
+                  place_ < text_.size() ? in_quotes(text_.substr(place_, 1)) : "nothing more",
+                  "; expected ",
+                  expected);
     }
 
     std::string_view text_;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fidelity.hpp"
 
+#include "generate.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <utility>
-
-#include "generate.hpp"
 
 namespace lab {
 namespace {

@@ -3,10 +3,10 @@
 /// How far predictions on a compressed cache are from those on the full one.
 #pragma once
 
+#include "matrix.hpp"
+
 #include <span>
 #include <vector>
-
-#include "matrix.hpp"
 
 namespace lab {
 

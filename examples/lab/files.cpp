@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "files.hpp"
 
+#include "error.hpp"
+
+#include <fmt/format.h>
+
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <system_error>
-#include <utility>
-
 #include <unistd.h>
-
-#include <fmt/format.h>
-
-#include "error.hpp"
+#include <utility>
 
 namespace lab {
 
@@ -57,7 +56,9 @@ void output_file::commit(std::string_view content) {
         std::filesystem::rename(temporary_, path_, error);
     }
     if (!file || error) {
-        fail("file ", in_quotes(path_.string()), " cannot be written: ",
+        fail("file ",
+             in_quotes(path_.string()),
+             " cannot be written: ",
              error ? error.message() : std::string("the disk did not take it"));
     }
 }

@@ -3,11 +3,11 @@
 /// How an engine with a layout of its own hands a layer to kvcrush: a model of kvcrush::KvSource, no copy.
 #pragma once
 
-#include <cstddef>
-
 #include <kvcrush/core/concepts.hpp>
 
 #include "kv_cache.hpp"
+
+#include <cstddef>
 
 namespace lab {
 

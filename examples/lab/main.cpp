@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvcrush-lab: compresses the KV cache of a real model and says what it costs.
+#include <kvcrush/config.hpp>
+
+#include "commands.hpp"
+#include "error.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <exception>
 #include <new>
 #include <stdexcept>
 #include <string_view>
-
-#include <CLI/CLI.hpp>
-#include <fmt/format.h>
-
-#include <kvcrush/config.hpp>
-
-#include "commands.hpp"
-#include "error.hpp"
 
 namespace {
 
@@ -36,10 +36,13 @@ bool is_subcommand(const CLI::App& app, std::string_view name) {
 
 int main(int argc, char** argv) {
     try {
-        CLI::App app{"Compresses the KV cache of a real language model with kvcrush and measures what that saves "
+        CLI::App app{"Compresses the KV cache of a real language model with kvcrush and measures "
+                     "what that saves "
                      "and what it costs.\nStart with: kvcrush-lab run --help"};
-        app.set_version_flag("--version", fmt::format("{}.{}.{}", KVCRUSH_VERSION_MAJOR, KVCRUSH_VERSION_MINOR,
-                                                      KVCRUSH_VERSION_PATCH));
+        app.set_version_flag(
+            "--version",
+            fmt::format(
+                "{}.{}.{}", KVCRUSH_VERSION_MAJOR, KVCRUSH_VERSION_MINOR, KVCRUSH_VERSION_PATCH));
         app.require_subcommand(1);
         app.get_formatter()->column_width(34);
         lab::action chosen;
@@ -48,8 +51,9 @@ int main(int argc, char** argv) {
         lab::add_generate(app, chosen);
         lab::add_policies(app, chosen);
         if (argc > 1 && argv[1][0] != '-' && !is_subcommand(app, argv[1])) {
-            return complain(fmt::format("there is no subcommand {}; allowed: run, eval, generate, policies",
-                                        lab::in_quotes(argv[1])));
+            return complain(
+                fmt::format("there is no subcommand {}; allowed: run, eval, generate, policies",
+                            lab::in_quotes(argv[1])));
         }
         try {
             app.parse(argc, argv);

@@ -3,6 +3,13 @@
 /// Reads and writes the named parameters of any policy of the library.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
+
+#include "error.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <charconv>
 #include <string>
 #include <string_view>
@@ -10,12 +17,6 @@
 #include <tuple>
 #include <type_traits>
 #include <vector>
-
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <kvcrush/core/parameter.hpp>
-
-#include "error.hpp"
 
 namespace lab {
 
@@ -79,7 +80,9 @@ void for_each_parameter(Policy& policy, Visit&& visit) {
 /// @return false if it has none
 /// @throws input_error if the value is not one of the parameter's
 template <typename Policy>
-[[nodiscard]] bool set_parameter(Policy& policy, std::string_view owner, std::string_view name,
+[[nodiscard]] bool set_parameter(Policy& policy,
+                                 std::string_view owner,
+                                 std::string_view name,
                                  std::string_view text) {
     bool found = false;
     for_each_parameter(policy, [&](std::string_view candidate, auto& member, std::string_view) {
@@ -87,7 +90,14 @@ template <typename Policy>
         if (candidate == name) {
             found = true;
             if (!parse_value(text, member)) {
-                fail("policy ", owner, ": ", name, " is ", in_quotes(text), "; allowed: ", allowed_values<value_type>());
+                fail("policy ",
+                     owner,
+                     ": ",
+                     name,
+                     " is ",
+                     in_quotes(text),
+                     "; allowed: ",
+                     allowed_values<value_type>());
             }
         }
     });
@@ -96,7 +106,9 @@ template <typename Policy>
 
 template <typename Policy>
 void append_names(const Policy& policy, std::vector<std::string>& names) {
-    for_each_parameter(policy, [&](std::string_view name, const auto&, std::string_view) { names.emplace_back(name); });
+    for_each_parameter(policy, [&](std::string_view name, const auto&, std::string_view) {
+        names.emplace_back(name);
+    });
 }
 
 } // namespace lab

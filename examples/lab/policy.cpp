@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "policy.hpp"
 
-#include <iterator>
-#include <optional>
-#include <type_traits>
-#include <utility>
+#include "error.hpp"
+#include "expression.hpp"
+#include "parameters.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "error.hpp"
-#include "expression.hpp"
-#include "parameters.hpp"
+#include <iterator>
+#include <optional>
+#include <type_traits>
+#include <utility>
 
 namespace lab {
 namespace {
@@ -22,8 +22,10 @@ struct area_parameters {
     std::size_t recent = kvcrush::area_sizes{}.num_recent_tokens;
 
     static constexpr auto parameters() {
-        return std::tuple{kvcrush::parameter{"sinks", &area_parameters::sinks, "tokens always kept at the start"},
-                          kvcrush::parameter{"recent", &area_parameters::recent, "tokens always kept at the end"}};
+        return std::tuple{
+            kvcrush::parameter{"sinks", &area_parameters::sinks, "tokens always kept at the start"},
+            kvcrush::parameter{
+                "recent", &area_parameters::recent, "tokens always kept at the end"}};
     }
     [[nodiscard]] kvcrush::area_sizes chosen() const { return {sinks, recent}; }
 };
@@ -60,8 +62,13 @@ void require_value(const expression& owner, const std::string& key, const expres
     }
 }
 
-[[noreturn]] void fail_unknown(const expression& owner, const std::string& key, std::vector<std::string> names) {
-    fail("policy ", owner.name, ": there is no parameter ", in_quotes(key), "; it has ",
+[[noreturn]] void
+fail_unknown(const expression& owner, const std::string& key, std::vector<std::string> names) {
+    fail("policy ",
+         owner.name,
+         ": there is no parameter ",
+         in_quotes(key),
+         "; it has ",
          names.empty() ? std::string("none") : fmt::format("{}", fmt::join(names, ", ")));
 }
 
@@ -70,11 +77,16 @@ template <typename Variant>
 [[nodiscard]] Variant parse_scorer(const expression& text, area_parameters* areas) {
     Variant scorer;
     if (!choose(text.name, scorer)) {
-        fail("policy ", in_quotes(text.name), " is unknown here; allowed: ",
+        fail("policy ",
+             in_quotes(text.name),
+             " is unknown here; allowed: ",
              fmt::format("{}", fmt::join(names_of<Variant>(), ", ")));
     }
     if (!text.positional.empty()) {
-        fail("policy ", text.name, ": ", in_quotes(text.positional.front().text),
+        fail("policy ",
+             text.name,
+             ": ",
+             in_quotes(text.positional.front().text),
              " has no name; write parameter=value");
     }
     std::visit(
@@ -101,7 +113,9 @@ template <typename Variant>
 /// `kvcrush(BASE, ...)`: parameters of the selector, the signature and the anchor in one list.
 void parse_kvcrush(const expression& text, policy& result, area_parameters& areas) {
     if (text.positional.size() != 1) {
-        fail("policy kvcrush takes one base scorer, as in kvcrush(snapkv); ", text.positional.size(), " are given");
+        fail("policy kvcrush takes one base scorer, as in kvcrush(snapkv); ",
+             text.positional.size(),
+             " are given");
     }
     result.scorer = parse_scorer<any_scorer>(text.positional.front(), nullptr);
     kvcrush::kvcrush_selector<any_picker> selector;
@@ -118,7 +132,9 @@ void parse_kvcrush(const expression& text, policy& result, area_parameters& area
             }
         } else if (key == "pick") {
             if (!choose(value.name, selector.picker.chosen)) {
-                fail("policy kvcrush: pick is ", in_quotes(value.name), "; allowed: ",
+                fail("policy kvcrush: pick is ",
+                     in_quotes(value.name),
+                     "; allowed: ",
                      fmt::format("{}", fmt::join(names_of<decltype(any_picker::chosen)>(), "|")));
             }
         } else if (!set_parameter(selector, text.name, key, value.text) &&
@@ -145,15 +161,19 @@ void parse_kvcrush(const expression& text, policy& result, area_parameters& area
 template <typename Policy>
 [[nodiscard]] std::vector<policy_help::row> rows_of(const Policy& policy) {
     std::vector<policy_help::row> rows;
-    for_each_parameter(policy, [&](std::string_view name, const auto& value, std::string_view about) {
-        rows.push_back({std::string(name), show_value(value), allowed_values<std::decay_t<decltype(value)>>(),
-                        std::string(about)});
-    });
+    for_each_parameter(policy,
+                       [&](std::string_view name, const auto& value, std::string_view about) {
+                           rows.push_back({std::string(name),
+                                           show_value(value),
+                                           allowed_values<std::decay_t<decltype(value)>>(),
+                                           std::string(about)});
+                       });
     return rows;
 }
 
 void append(std::vector<policy_help::row>& rows, std::vector<policy_help::row> more) {
-    rows.insert(rows.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+    rows.insert(
+        rows.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
 }
 
 template <std::size_t I = 0>
@@ -182,8 +202,11 @@ policy parse_policy(std::string_view text) {
     } else {
         any_scorer known;
         if (!choose(parsed.name, known)) {
-            fail("policy ", in_quotes(parsed.name), " is unknown; allowed: all, full, ",
-                 fmt::format("{}", fmt::join(names_of<any_scorer>(), ", ")), ", kvcrush(SCORER)");
+            fail("policy ",
+                 in_quotes(parsed.name),
+                 " is unknown; allowed: all, full, ",
+                 fmt::format("{}", fmt::join(names_of<any_scorer>(), ", ")),
+                 ", kvcrush(SCORER)");
         }
         result.scorer = parse_scorer<any_scorer>(parsed, &areas);
         result.selector = kvcrush::top_k_selector{};
@@ -220,12 +243,18 @@ std::vector<policy_help> list_policies() {
     }
     using selector = kvcrush::kvcrush_selector<>;
     policy_help crush{"kvcrush(SCORER)", std::string(selector::about), rows_of(selector{})};
-    crush.parameters.push_back({"signature", "head", "head", "portrait of a token: one bit per head"});
-    crush.parameters.push_back({"bits", "SCORER", fmt::format("{}", fmt::join(names_of<decltype(any_bits::chosen)>(), "|")),
-                                "scorer whose query heads make the bits"});
-    crush.parameters.push_back({"pick", "linspace",
-                                fmt::format("{}", fmt::join(names_of<decltype(any_picker::chosen)>(), "|")),
-                                "who represents the rest"});
+    crush.parameters.push_back(
+        {"signature", "head", "head", "portrait of a token: one bit per head"});
+    crush.parameters.push_back(
+        {"bits",
+         "SCORER",
+         fmt::format("{}", fmt::join(names_of<decltype(any_bits::chosen)>(), "|")),
+         "scorer whose query heads make the bits"});
+    crush.parameters.push_back(
+        {"pick",
+         "linspace",
+         fmt::format("{}", fmt::join(names_of<decltype(any_picker::chosen)>(), "|")),
+         "who represents the rest"});
     append(crush.parameters, rows_of(selector{}.signature));
     append(crush.parameters, rows_of(selector{}.anchor));
     append(crush.parameters, rows_of(area_parameters{}));

@@ -3,6 +3,8 @@
 /// Policies by name: what the command line can choose, bound to the library's types.
 #pragma once
 
+#include <kvcrush/kvcrush.hpp>
+
 #include <cstddef>
 #include <span>
 #include <string>
@@ -11,13 +13,14 @@
 #include <variant>
 #include <vector>
 
-#include <kvcrush/kvcrush.hpp>
-
 namespace lab {
 
 /// Every scorer the lab knows. A new one is one more name here.
-using any_scorer = std::variant<kvcrush::random_scorer, kvcrush::streaming_llm_scorer, kvcrush::knorm_scorer,
-                                kvcrush::h2o_scorer, kvcrush::snapkv_scorer>;
+using any_scorer = std::variant<kvcrush::random_scorer,
+                                kvcrush::streaming_llm_scorer,
+                                kvcrush::knorm_scorer,
+                                kvcrush::h2o_scorer,
+                                kvcrush::snapkv_scorer>;
 
 /// A picker chosen at run time, itself a model of the library's concept.
 struct any_picker {
@@ -25,9 +28,11 @@ struct any_picker {
     static constexpr auto parameters() { return std::tuple{}; }
     void validate() const {}
 
-    std::variant<kvcrush::linspace_picker, kvcrush::step_picker, kvcrush::most_important_picker> chosen;
+    std::variant<kvcrush::linspace_picker, kvcrush::step_picker, kvcrush::most_important_picker>
+        chosen;
 
-    void pick(std::span<const kvcrush::token_index> order, std::span<const float> scores,
+    void pick(std::span<const kvcrush::token_index> order,
+              std::span<const float> scores,
               std::span<kvcrush::token_index> out) const noexcept {
         std::visit([&](const auto& picker) { picker.pick(order, scores, out); }, chosen);
     }
@@ -46,16 +51,21 @@ struct any_bits {
         return std::visit([&](const auto& scorer) { return scorer.scratch_bytes(size); }, chosen);
     }
     template <kvcrush::KvSource Kv>
-    void observe(const Kv& kv, const kvcrush::query_view& queries, kvcrush::head_scores mass,
+    void observe(const Kv& kv,
+                 const kvcrush::query_view& queries,
+                 kvcrush::head_scores mass,
                  kvcrush::scratch memory) const noexcept {
         std::visit([&](const auto& scorer) { scorer.observe(kv, queries, mass, memory); }, chosen);
     }
-    void reduce(kvcrush::const_head_scores mass, kvcrush::head_scores scores, kvcrush::scratch memory) const noexcept {
+    void reduce(kvcrush::const_head_scores mass,
+                kvcrush::head_scores scores,
+                kvcrush::scratch memory) const noexcept {
         std::visit([&](const auto& scorer) { scorer.reduce(mass, scores, memory); }, chosen);
     }
 };
 
-using any_selector = std::variant<kvcrush::top_k_selector, kvcrush::kvcrush_selector<any_picker>,
+using any_selector = std::variant<kvcrush::top_k_selector,
+                                  kvcrush::kvcrush_selector<any_picker>,
                                   kvcrush::kvcrush_selector<any_picker, any_bits>>;
 
 /// One line of an experiment: how a cache is compressed.

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "report.hpp"
 
+#include <kvcrush/simd/isa.hpp>
+
+#include "threads.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <fstream>
 #include <string_view>
-
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
-
-#include <kvcrush/simd/isa.hpp>
-
-#include "threads.hpp"
 
 namespace lab {
 namespace {
@@ -24,9 +24,18 @@ struct column {
     bool left = false;
 };
 
-constexpr std::array columns{column{"text", true}, column{"policy", true}, column{"keep"},       column{"tokens"},
-                             column{"MiB"},        column{"smaller"},      column{"ppl ratio"},  column{"KLD"},
-                             column{"KLD p99"},    column{"top-1 %"},      column{"select ms"},  column{"compact ms"},
+constexpr std::array columns{column{"text", true},
+                             column{"policy", true},
+                             column{"keep"},
+                             column{"tokens"},
+                             column{"MiB"},
+                             column{"smaller"},
+                             column{"ppl ratio"},
+                             column{"KLD"},
+                             column{"KLD p99"},
+                             column{"top-1 %"},
+                             column{"select ms"},
+                             column{"compact ms"},
                              column{"tokens/s"}};
 using line = std::array<std::string, columns.size()>;
 
@@ -43,7 +52,8 @@ using line = std::array<std::string, columns.size()>;
             fmt::format("{:.1f}", 100.0 * m.quality.top1_agreement),
             fmt::format("{:.1f}", m.select_ms),
             fmt::format("{:.1f}", m.compact_ms),
-            m.decode_ms_per_token > 0.0 ? fmt::format("{:.1f}", 1000.0 / m.decode_ms_per_token) : "-"};
+            m.decode_ms_per_token > 0.0 ? fmt::format("{:.1f}", 1000.0 / m.decode_ms_per_token)
+                                        : "-"};
 }
 
 [[nodiscard]] std::string cpu_name() {
@@ -61,8 +71,9 @@ using line = std::array<std::string, columns.size()>;
 std::string table_of(const std::vector<measurement>& measurements) {
     std::vector<line> lines;
     line titles;
-    std::transform(columns.begin(), columns.end(), titles.begin(),
-                   [](const column& c) { return std::string(c.title); });
+    std::transform(columns.begin(), columns.end(), titles.begin(), [](const column& c) {
+        return std::string(c.title);
+    });
     lines.push_back(titles);
     std::transform(measurements.begin(), measurements.end(), std::back_inserter(lines), line_of);
 
@@ -116,7 +127,9 @@ nlohmann::json json_of(const std::vector<measurement>& measurements, const std::
 }
 
 nlohmann::json json_of_machine() {
-    return {{"cpu", cpu_name()}, {"isa", kvcrush::simd::name_of(kvcrush::simd::best())}, {"threads", max_threads()}};
+    return {{"cpu", cpu_name()},
+            {"isa", kvcrush::simd::name_of(kvcrush::simd::best())},
+            {"threads", max_threads()}};
 }
 
 } // namespace lab

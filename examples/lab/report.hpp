@@ -3,12 +3,12 @@
 /// Measurements for people (an aligned table) and for scripts (JSON).
 #pragma once
 
-#include <string>
-#include <vector>
+#include "experiment.hpp"
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "experiment.hpp"
+#include <string>
+#include <vector>
 
 namespace lab {
 
@@ -17,7 +17,8 @@ namespace lab {
 
 /// The `results` list of the JSON contract: every key is always there, null where a task has no such figure.
 /// @param task  "run" or "windows"
-[[nodiscard]] nlohmann::json json_of(const std::vector<measurement>& measurements, const std::string& task);
+[[nodiscard]] nlohmann::json json_of(const std::vector<measurement>& measurements,
+                                     const std::string& task);
 
 /// CPU, rung and threads this program runs with.
 [[nodiscard]] nlohmann::json json_of_machine();

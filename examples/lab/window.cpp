@@ -1,26 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "window.hpp"
 
-#include <limits>
-#include <utility>
+#include "error.hpp"
+#include "files.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "error.hpp"
-#include "files.hpp"
+#include <limits>
+#include <utility>
 
 namespace lab {
 namespace {
 
-[[nodiscard]] std::vector<int> read_ids(const nlohmann::json& entry, const char* key, const std::string& where) {
+[[nodiscard]] std::vector<int>
+read_ids(const nlohmann::json& entry, const char* key, const std::string& where) {
     if (!entry.contains(key) || !entry[key].is_array() || entry[key].size() < 2) {
         fail(where, " has no list ", in_quotes(key), " of at least two token ids");
     }
     std::vector<int> ids;
     for (const nlohmann::json& id : entry[key]) {
         if (!id.is_number_integer() || id < 0 || id > (std::numeric_limits<int>::max)()) {
-            fail(where, ": ", in_quotes(key), " holds ", in_quotes(id.dump()), "; token ids are whole numbers from 0");
+            fail(where,
+                 ": ",
+                 in_quotes(key),
+                 " holds ",
+                 in_quotes(id.dump()),
+                 "; token ids are whole numbers from 0");
         }
         ids.push_back(id.get<int>());
     }
@@ -40,13 +46,15 @@ std::vector<window> read_windows(const std::string& path) {
     }
     std::vector<window> windows;
     for (const nlohmann::json& entry : content["windows"]) {
-        const std::string where = fmt::format("file {}: window {}", in_quotes(path), windows.size());
+        const std::string where =
+            fmt::format("file {}: window {}", in_quotes(path), windows.size());
         if (!entry.is_object()) {
             fail(where, " is no object");
         }
         window text;
-        text.name = entry.contains("name") && entry["name"].is_string() ? entry["name"].get<std::string>()
-                                                                        : fmt::format("{}", windows.size());
+        text.name = entry.contains("name") && entry["name"].is_string()
+                        ? entry["name"].get<std::string>()
+                        : fmt::format("{}", windows.size());
         text.context = read_ids(entry, "context", where);
         text.continuation = read_ids(entry, "continuation", where);
         windows.push_back(std::move(text));

@@ -3,11 +3,6 @@
 /// Binds one policy of each kind, checks once, then runs.
 #pragma once
 
-#include <cstddef>
-#include <limits>
-#include <span>
-#include <vector>
-
 #include <kvcrush/allocation/uniform.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/budget.hpp>
@@ -17,6 +12,11 @@
 #include <kvcrush/core/selection.hpp>
 #include <kvcrush/select/kvcrush_selector.hpp>
 #include <kvcrush/select/selector.hpp>
+
+#include <cstddef>
+#include <limits>
+#include <span>
+#include <vector>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -29,11 +29,15 @@ inline namespace v0 {
 ///         compact(kv, crush.select(kv, queries));                       // noexcept, allocates nothing
 ///
 /// One compressor serves one thread; give each thread its own.
-template <Scorer ScorerT, typename SelectorT = kvcrush_selector<>, typename AllocatorT = uniform_allocator>
+template <Scorer ScorerT,
+          typename SelectorT = kvcrush_selector<>,
+          typename AllocatorT = uniform_allocator>
 class compressor {
 public:
     /// @throws std::invalid_argument if a policy's parameters make no sense
-    explicit compressor(const ScorerT& scorer = {}, const SelectorT& selector = {}, const AllocatorT& allocator = {})
+    explicit compressor(const ScorerT& scorer = {},
+                        const SelectorT& selector = {},
+                        const AllocatorT& allocator = {})
         : scorer_(scorer), selector_(selector), allocator_(allocator) {
         scorer_.validate();
         selector_.validate();
@@ -49,19 +53,29 @@ public:
         using detail::require;
         const kv_shape& kv = size.kv;
         detail::require_shape(kv, "compressor");
-        require(kv.num_kv_heads > 0 || size.num_q_heads == 0, "compressor: num_q_heads is ", size.num_q_heads,
+        require(kv.num_kv_heads > 0 || size.num_q_heads == 0,
+                "compressor: num_q_heads is ",
+                size.num_q_heads,
                 " without any kv head");
-        require(kv.num_kv_heads == 0 || size.num_q_heads % kv.num_kv_heads == 0, "compressor: num_q_heads is ",
-                size.num_q_heads, "; it must be a multiple of num_kv_heads (", kv.num_kv_heads, ")");
+        require(kv.num_kv_heads == 0 || size.num_q_heads % kv.num_kv_heads == 0,
+                "compressor: num_q_heads is ",
+                size.num_q_heads,
+                "; it must be a multiple of num_kv_heads (",
+                kv.num_kv_heads,
+                ")");
         if constexpr (ScorerT::needs_attention) {
-            require(size.num_q_heads > 0 || kv.num_kv_heads == 0, "compressor: ", ScorerT::name,
+            require(size.num_q_heads > 0 || kv.num_kv_heads == 0,
+                    "compressor: ",
+                    ScorerT::name,
                     " looks at attention; num_q_heads is 0 and must be given");
         }
         const std::size_t per_head = tokens.tokens_for(kv.seq_len);
         const std::size_t observed_heads = num_observed_heads(scorer_, size);
-        detail::checked_multiply(detail::checked_multiply(observed_heads + kv.num_kv_heads + 1, kv.seq_len + 1,
+        detail::checked_multiply(detail::checked_multiply(observed_heads + kv.num_kv_heads + 1,
+                                                          kv.seq_len + 1,
                                                           "compressor"),
-                                 64, "compressor");
+                                 64,
+                                 "compressor");
 
         observed_.resize(observed_heads * kv.seq_len);
         scores_.resize(ScorerT::needs_attention ? kv.num_kv_heads * kv.seq_len : 0);
@@ -87,7 +101,8 @@ public:
     template <KvSource Kv>
     const selection& select(const Kv& kv) noexcept {
         static_assert(!ScorerT::needs_attention,
-                      "kvcrush: this scorer looks at attention: call select(kv, queries) or select(attention)");
+                      "kvcrush: this scorer looks at attention: call select(kv, queries) or "
+                      "select(attention)");
         if constexpr (!ScorerT::needs_attention) {
             KVCRUSH_ASSERT(kv.shape() == size_.kv);
             run(kv);
@@ -101,7 +116,8 @@ public:
     template <KvSource Kv>
     const selection& select(const Kv& kv, const query_view& queries) noexcept {
         KVCRUSH_ASSERT(kv.shape() == size_.kv && queries.num_queries() <= size_.kv.seq_len);
-        KVCRUSH_ASSERT(queries.num_q_heads() == size_.num_q_heads && queries.head_dim() == size_.kv.key_dim);
+        KVCRUSH_ASSERT(queries.num_q_heads() == size_.num_q_heads &&
+                       queries.head_dim() == size_.kv.key_dim);
         run(kv, queries);
         return selection_;
     }
@@ -112,7 +128,8 @@ public:
         static_assert(AttentionScorer<ScorerT, attention_view>,
                       "kvcrush: this scorer reads keys: call select(kv) or select(kv, queries)");
         if constexpr (AttentionScorer<ScorerT, attention_view>) {
-            KVCRUSH_ASSERT(attention.seq_len() == size_.kv.seq_len && attention.num_q_heads() == size_.num_q_heads);
+            KVCRUSH_ASSERT(attention.seq_len() == size_.kv.seq_len &&
+                           attention.num_q_heads() == size_.num_q_heads);
             run(attention);
         }
         return selection_;
@@ -123,13 +140,21 @@ private:
     void run(const Inputs&... inputs) noexcept {
         const std::size_t seq_len = size_.kv.seq_len;
         const std::size_t observed_heads = num_observed_heads(scorer_, size_);
-        const head_scores observed(std::span<float>(observed_).first(observed_heads * seq_len), observed_heads, seq_len);
-        const head_scores scores(std::span<float>(scores_), ScorerT::needs_attention ? size_.kv.num_kv_heads : 0, seq_len);
+        const head_scores observed(
+            std::span<float>(observed_).first(observed_heads * seq_len), observed_heads, seq_len);
+        const head_scores scores(std::span<float>(scores_),
+                                 ScorerT::needs_attention ? size_.kv.num_kv_heads : 0,
+                                 seq_len);
         const scratch memory{std::span<std::byte>(memory_)};
         observe(scorer_, observed, memory, inputs...);
         const const_head_scores decisive = reduce(scorer_, observed, scores, memory);
         allocator_.allocate(decisive, areas_, tokens_, counts_);
-        selector_.select(decisive, observed, areas_, std::span<const std::size_t>(counts_), selection_, memory,
+        selector_.select(decisive,
+                         observed,
+                         areas_,
+                         std::span<const std::size_t>(counts_),
+                         selection_,
+                         memory,
                          inputs...);
     }
 

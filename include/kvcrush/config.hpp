@@ -37,8 +37,8 @@
 /// Every x86-64-v3 CPU (Haswell, Zen 1 and later).
 #    define KVCRUSH_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,fma,f16c,popcnt")))
 /// Ice Lake, Zen 4 and later. CPUs with AVX-512 but without VPOPCNTDQ and BITALG take the AVX2 rung.
-#    define KVCRUSH_TARGET_AVX512                                                                   \
-        __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"    \
+#    define KVCRUSH_TARGET_AVX512                                                                  \
+        __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"   \
                               "avx2,bmi,bmi2,fma,f16c,popcnt")))
 #endif
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "experiment.hpp"
 #include "fidelity.hpp"
+
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
-
-#include <gtest/gtest.h>
-
-#include "experiment.hpp"
 
 namespace lab {
 namespace {

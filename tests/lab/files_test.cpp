@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "files.hpp"
+#include "window.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
 #include <string>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include "window.hpp"
 
 namespace lab {
 namespace {
@@ -21,7 +20,9 @@ protected:
     Files() { std::filesystem::create_directories(folder_); }
     ~Files() override { std::filesystem::remove_all(folder_); }
 
-    [[nodiscard]] std::string path(const std::string& name) const { return (folder_ / name).string(); }
+    [[nodiscard]] std::string path(const std::string& name) const {
+        return (folder_ / name).string();
+    }
     [[nodiscard]] std::string written(const std::string& content) const {
         std::ofstream(path("in.json"), std::ios::binary) << content;
         return path("in.json");
@@ -36,12 +37,15 @@ protected:
     }
 
 private:
-    std::filesystem::path folder_ = std::filesystem::temp_directory_path() /
-                                    ("kvcrush-files-" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+    std::filesystem::path folder_ =
+        std::filesystem::temp_directory_path() /
+        ("kvcrush-files-" +
+         std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
 };
 
 TEST_F(Files, WindowsAreRead) {
-    const auto windows = read_windows(written(R"({"windows": [{"name": "a", "context": [0, 1], "continuation": [2, 3]}]})"));
+    const auto windows = read_windows(
+        written(R"({"windows": [{"name": "a", "context": [0, 1], "continuation": [2, 3]}]})"));
     ASSERT_EQ(windows.size(), 1U);
     EXPECT_EQ(windows[0].name, "a");
     EXPECT_EQ(windows[0].continuation, (std::vector<int>{2, 3}));
@@ -53,12 +57,17 @@ TEST_F(Files, BadWindowsAreNamed) {
     EXPECT_THAT(complaint(R"({"windows": []})"), HasSubstr("at least one entry"));
     EXPECT_THAT(complaint(R"({"windows": [3]})"), HasSubstr("window 0 is no object"));
     EXPECT_THAT(complaint(R"({"windows": [{"context": [1, 2]}]})"), HasSubstr("\"continuation\""));
-    EXPECT_THAT(complaint(R"({"windows": [{"context": [1], "continuation": [1, 2]}]})"), HasSubstr("\"context\""));
-    EXPECT_THAT(complaint(R"({"windows": [{"context": [1, "x"], "continuation": [1, 2]}]})"), HasSubstr("token ids"));
-    EXPECT_THAT(complaint(R"({"windows": [{"context": [1, -2], "continuation": [1, 2]}]})"), HasSubstr("-2"));
-    EXPECT_THAT(complaint(R"({"windows": [{"context": [1, 1e30], "continuation": [1, 2]}]})"), HasSubstr("token ids"));
-    EXPECT_THAT(complaint(R"({"windows": [{"context": [1, 99999999999], "continuation": [1, 2]}]})"),
-                HasSubstr("99999999999"));
+    EXPECT_THAT(complaint(R"({"windows": [{"context": [1], "continuation": [1, 2]}]})"),
+                HasSubstr("\"context\""));
+    EXPECT_THAT(complaint(R"({"windows": [{"context": [1, "x"], "continuation": [1, 2]}]})"),
+                HasSubstr("token ids"));
+    EXPECT_THAT(complaint(R"({"windows": [{"context": [1, -2], "continuation": [1, 2]}]})"),
+                HasSubstr("-2"));
+    EXPECT_THAT(complaint(R"({"windows": [{"context": [1, 1e30], "continuation": [1, 2]}]})"),
+                HasSubstr("token ids"));
+    EXPECT_THAT(
+        complaint(R"({"windows": [{"context": [1, 99999999999], "continuation": [1, 2]}]})"),
+        HasSubstr("99999999999"));
 }
 
 TEST_F(Files, AFileThatCannotBeReadIsNamed) {
@@ -67,9 +76,7 @@ TEST_F(Files, AFileThatCannotBeReadIsNamed) {
 }
 
 TEST_F(Files, OutputAppearsWholeOrNotAtAll) {
-    {
-        output_file abandoned(path("out.json"));
-    }
+    { output_file abandoned(path("out.json")); }
     EXPECT_TRUE(std::filesystem::is_empty(std::filesystem::path(path("")).parent_path()));
     {
         output_file file(path("out.json"));

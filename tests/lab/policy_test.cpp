@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "policy.hpp"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <stdexcept>
 #include <string>
 #include <variant>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 namespace lab {
 namespace {
@@ -29,7 +29,9 @@ TEST(Policy, NamesChooseTheLibraryTypes) {
 }
 
 TEST(Policy, ParametersAreSetByName) {
-    const policy how = parse_policy("snapkv(window=8, pool=avg,kernel=5,reduce=max,order=pool_first,shared=1,sinks=2,recent=9)");
+    const policy how =
+        parse_policy("snapkv(window=8, "
+                     "pool=avg,kernel=5,reduce=max,order=pool_first,shared=1,sinks=2,recent=9)");
     const auto& scorer = std::get<kvcrush::snapkv_scorer>(how.scorer);
     EXPECT_EQ(scorer.observation_window, 8U);
     EXPECT_EQ(scorer.pool, kvcrush::pooling::avg);
@@ -41,7 +43,8 @@ TEST(Policy, ParametersAreSetByName) {
 }
 
 TEST(Policy, CompositionReadsAsComposition) {
-    const policy how = parse_policy("kvcrush(h2o(normalise=none,last=256),anchor=alternate,share=0.1,pick=step,quantile=0.25)");
+    const policy how = parse_policy(
+        "kvcrush(h2o(normalise=none,last=256),anchor=alternate,share=0.1,pick=step,quantile=0.25)");
     EXPECT_EQ(std::get<kvcrush::h2o_scorer>(how.scorer).last, 256U);
     const auto& selector = std::get<kvcrush::kvcrush_selector<any_picker>>(how.selector);
     EXPECT_EQ(selector.anchor.kind, kvcrush::anchor_kind::alternate);
@@ -50,7 +53,8 @@ TEST(Policy, CompositionReadsAsComposition) {
     EXPECT_TRUE(std::holds_alternative<kvcrush::step_picker>(selector.picker.chosen));
 
     const policy bits = parse_policy("kvcrush(knorm,bits=snapkv(window=16))");
-    const auto& with_bits = std::get<kvcrush::kvcrush_selector<any_picker, any_bits>>(bits.selector);
+    const auto& with_bits =
+        std::get<kvcrush::kvcrush_selector<any_picker, any_bits>>(bits.selector);
     EXPECT_EQ(std::get<kvcrush::snapkv_scorer>(with_bits.bits.chosen).observation_window, 16U);
 }
 
@@ -68,26 +72,35 @@ TEST(Policy, AllIsEveryPolicyWithItsDefaults) {
 }
 
 TEST(Policy, MistakesAreNamedWithWhatIsAllowed) {
-    EXPECT_THAT(message_of("snapvk"), HasSubstr("policy \"snapvk\" is unknown; allowed: all, full, random, "));
-    EXPECT_THAT(message_of("snapkv(windwo=8)"), HasSubstr("there is no parameter \"windwo\"; it has window, pool, kernel"));
-    EXPECT_THAT(message_of("snapkv(pool=median)"), HasSubstr("pool is \"median\"; allowed: max|avg|none"));
-    EXPECT_THAT(message_of("snapkv(window=-1)"), HasSubstr("window is \"-1\"; allowed: a whole number"));
-    EXPECT_THAT(message_of("snapkv(window=99999999999999999999)"), HasSubstr("allowed: a whole number"));
+    EXPECT_THAT(message_of("snapvk"),
+                HasSubstr("policy \"snapvk\" is unknown; allowed: all, full, random, "));
+    EXPECT_THAT(message_of("snapkv(windwo=8)"),
+                HasSubstr("there is no parameter \"windwo\"; it has window, pool, kernel"));
+    EXPECT_THAT(message_of("snapkv(pool=median)"),
+                HasSubstr("pool is \"median\"; allowed: max|avg|none"));
+    EXPECT_THAT(message_of("snapkv(window=-1)"),
+                HasSubstr("window is \"-1\"; allowed: a whole number"));
+    EXPECT_THAT(message_of("snapkv(window=99999999999999999999)"),
+                HasSubstr("allowed: a whole number"));
     EXPECT_THAT(message_of("snapkv(kernel=4)"), HasSubstr("kernel is 4; it must be odd"));
     EXPECT_THAT(message_of("snapkv(8)"), HasSubstr("\"8\" has no name; write parameter=value"));
     EXPECT_THAT(message_of("kvcrush"), HasSubstr("takes one base scorer"));
     EXPECT_THAT(message_of("kvcrush(snapkv,h2o)"), HasSubstr("2 are given"));
-    EXPECT_THAT(message_of("kvcrush(snapkv,share=1.5)"), HasSubstr("share is 1.5; it must lie in [0, 1]"));
+    EXPECT_THAT(message_of("kvcrush(snapkv,share=1.5)"),
+                HasSubstr("share is 1.5; it must lie in [0, 1]"));
     EXPECT_THAT(message_of("kvcrush(snapkv,share=nan)"), HasSubstr("share"));
-    EXPECT_THAT(message_of("kvcrush(snapkv,anchor=middle)"), HasSubstr("allowed: zeros|ones|alternate"));
-    EXPECT_THAT(message_of("kvcrush(snapkv,pick=best)"), HasSubstr("allowed: linspace|step|most_important"));
+    EXPECT_THAT(message_of("kvcrush(snapkv,anchor=middle)"),
+                HasSubstr("allowed: zeros|ones|alternate"));
+    EXPECT_THAT(message_of("kvcrush(snapkv,pick=best)"),
+                HasSubstr("allowed: linspace|step|most_important"));
     EXPECT_THAT(message_of("kvcrush(snapkv,bits=knorm)"), HasSubstr("allowed: h2o, snapkv"));
     EXPECT_THAT(message_of("kvcrush(kvcrush(snapkv))"), HasSubstr("\"kvcrush\" is unknown here"));
     EXPECT_THAT(message_of("full(x=1)"), HasSubstr("takes no parameters"));
 }
 
 TEST(Policy, BrokenExpressionsSayWhere) {
-    EXPECT_THAT(message_of("snapkv(window=8"), HasSubstr("there is nothing more; expected ',' or ')'"));
+    EXPECT_THAT(message_of("snapkv(window=8"),
+                HasSubstr("there is nothing more; expected ',' or ')'"));
     EXPECT_THAT(message_of("snapkv)"), HasSubstr("at character 7"));
     EXPECT_THAT(message_of("snapkv(,)"), HasSubstr("expected a name or a value"));
     EXPECT_THAT(message_of(""), HasSubstr("empty"));

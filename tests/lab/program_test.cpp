@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The program as a user meets it: bad input gets one line and exit code 2, and leaves nothing behind.
+#include "model_path.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -7,15 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
-
 #include <sys/wait.h>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <nlohmann/json.hpp>
-
-#include "model_path.hpp"
 
 namespace {
 
@@ -63,14 +61,17 @@ public:
         std::ofstream(path_ / name, std::ios::binary) << content;
         return (path_ / name).string();
     }
-    [[nodiscard]] std::string path(const std::string& name) const { return (path_ / name).string(); }
+    [[nodiscard]] std::string path(const std::string& name) const {
+        return (path_ / name).string();
+    }
 
 private:
     std::filesystem::path path_;
 };
 
 TEST(Program, TeachesItself) {
-    for (const char* arguments : {"--help", "run --help", "eval --help", "generate --help", "policies"}) {
+    for (const char* arguments :
+         {"--help", "run --help", "eval --help", "generate --help", "policies"}) {
         const outcome result = run(arguments);
         EXPECT_EQ(result.code, 0) << arguments;
         EXPECT_GT(result.output.size(), 200U) << arguments;
@@ -94,7 +95,8 @@ TEST(Program, RefusesWhatItCannotDo) {
     expect_refusal("run --model x --text " + text + " --keep-ratio nan", "(0, 1]");
     expect_refusal("run --model x --text " + text + " --cache f8", "f16, f32");
     expect_refusal("run --model x --text " + files.path("missing"), "cannot be read");
-    expect_refusal("run --model x --text " + text + " --json " + files.path("no/where.json"), "cannot be written");
+    expect_refusal("run --model x --text " + text + " --json " + files.path("no/where.json"),
+                   "cannot be written");
     expect_refusal("run --model " + files.path("missing.gguf") + " --text " + text, "missing.gguf");
     expect_refusal("run --model " + no_model + " --text " + text, "model.gguf");
     expect_refusal("eval --model x --windows " + text, "is no JSON");
@@ -112,11 +114,15 @@ TEST(ModelProgram, RefusesTextsAndContextsThatDoNotFit) {
     }
     const std::string model = "--model " + quoted_model();
     const std::string json = files.path("out.json");
-    expect_refusal("run " + model + " --text " + text + " --context 64 --json " + json, "tokens; --context 64 needs 192");
+    expect_refusal("run " + model + " --text " + text + " --context 64 --json " + json,
+                   "tokens; --context 64 needs 192");
     EXPECT_FALSE(std::filesystem::exists(json)) << "nothing half written";
     expect_refusal("run " + model + " --text " + broken + " --context 64", "4");
-    expect_refusal("run " + model + " --text " + files.file("long.txt", long_text) + " --context 8192", "8192");
-    expect_refusal("run " + model + " --text " + files.path("long.txt") + " --context 64 --keep-ratio 0.25",
+    expect_refusal("run " + model + " --text " + files.file("long.txt", long_text) +
+                       " --context 8192",
+                   "8192");
+    expect_refusal("run " + model + " --text " + files.path("long.txt") +
+                       " --context 64 --keep-ratio 0.25",
                    "at least 36 are needed");
     expect_refusal("generate " + model + " --prompt ''", "--prompt is empty");
 }
@@ -128,9 +134,10 @@ TEST(ModelProgram, WritesTheTableAndTheJsonContract) {
         words += "line " + std::to_string(i) + " of a text. ";
     }
     const std::string json = files.path("out.json");
-    const outcome result = run("run --model " + quoted_model() + " --text " + files.file("text.txt", words) +
-                               " --context 256 --keep-ratio 0.5,0.25 --json " + json +
-                               " --policy full,random,snapkv,'kvcrush(snapkv,anchor=alternate,share=0.25)'");
+    const outcome result =
+        run("run --model " + quoted_model() + " --text " + files.file("text.txt", words) +
+            " --context 256 --keep-ratio 0.5,0.25 --json " + json +
+            " --policy full,random,snapkv,'kvcrush(snapkv,anchor=alternate,share=0.25)'");
     ASSERT_EQ(result.code, 0) << result.output;
     EXPECT_THAT(result.output, HasSubstr("kvcrush(snapkv,anchor=alternate,share=0.25)"));
     std::ifstream file(json);
@@ -138,12 +145,21 @@ TEST(ModelProgram, WritesTheTableAndTheJsonContract) {
     for (const char* key : {"model", "machine", "arguments", "results"}) {
         EXPECT_TRUE(document.contains(key)) << key;
     }
-    ASSERT_EQ(document["results"].size(), 2U * 7) << "one row per policy and ratio, once for the text, once as mean";
+    ASSERT_EQ(document["results"].size(), 2U * 7)
+        << "one row per policy and ratio, once for the text, once as mean";
     for (const auto& row : document["results"]) {
-        for (const char* key : {"task", "mode", "name", "turn", "policy", "keep_ratio", "context", "kept_tokens_mean",
-                                "bytes_full", "bytes_held", "nll", "nll_full", "ppl_ratio", "kld_mean", "kld_p99",
-                                "top1_agreement", "accuracy", "answer_nll", "select_ms", "compact_ms", "prefill_ms",
-                                "decode_ms_per_token", "samples", "seed"}) {
+        for (const char* key : {"task",       "mode",
+                                "name",       "turn",
+                                "policy",     "keep_ratio",
+                                "context",    "kept_tokens_mean",
+                                "bytes_full", "bytes_held",
+                                "nll",        "nll_full",
+                                "ppl_ratio",  "kld_mean",
+                                "kld_p99",    "top1_agreement",
+                                "accuracy",   "answer_nll",
+                                "select_ms",  "compact_ms",
+                                "prefill_ms", "decode_ms_per_token",
+                                "samples",    "seed"}) {
             EXPECT_TRUE(row.contains(key)) << key;
         }
         if (row["policy"] == "snapkv" && row["keep_ratio"] == 0.25) {
@@ -158,9 +174,10 @@ TEST(ModelProgram, GeneratesOnABoundedCache) {
                               " --prompt 'The capital of France is' --max-tokens 20");
     EXPECT_EQ(whole.code, 0);
     EXPECT_THAT(whole.output, HasSubstr(" Paris."));
-    const outcome bounded = run("generate --model " + quoted_model() +
-                                " --prompt 'Once upon a time, in a small village by the sea,' --max-tokens 150"
-                                " --budget 48 --compress-every 8 --policy 'kvcrush(h2o)'");
+    const outcome bounded =
+        run("generate --model " + quoted_model() +
+            " --prompt 'Once upon a time, in a small village by the sea,' --max-tokens 150"
+            " --budget 48 --compress-every 8 --policy 'kvcrush(h2o)'");
     EXPECT_EQ(bounded.code, 0) << bounded.output;
     EXPECT_THAT(bounded.output, testing::ContainsRegex("held per kv head"));
 }

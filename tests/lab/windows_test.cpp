@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole path on the real model: prefill, compress, continue; against curves of an independent implementation.
-#include <cmath>
-#include <map>
-#include <string>
-#include <vector>
-
-#include <gtest/gtest.h>
-
 #include "compress.hpp"
 #include "experiment.hpp"
 #include "gguf.hpp"
 #include "model.hpp"
 #include "model_path.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
 
 namespace lab {
 namespace {
@@ -23,7 +23,8 @@ struct known_windows {
 
     known_windows() {
         for (const auto& entry : recorded["windows"]) {
-            windows.push_back({entry["name"], entry["context"].get<std::vector<int>>(),
+            windows.push_back({entry["name"],
+                               entry["context"].get<std::vector<int>>(),
                                entry["continuation"].get<std::vector<int>>()});
         }
     }
@@ -39,10 +40,15 @@ struct known_windows {
 TEST(ModelWindows, ReproduceTheReferenceCurves) {
     const known_windows known;
     experiment plan;
-    const std::vector<std::string> exact{"snapkv", "h2o", "h2o(normalise=none)", "streaming_llm", "knorm",
+    const std::vector<std::string> exact{"snapkv",
+                                         "h2o",
+                                         "h2o(normalise=none)",
+                                         "streaming_llm",
+                                         "knorm",
                                          "kvcrush(snapkv,anchor=zeros,share=0.25)",
                                          "kvcrush(h2o(normalise=none),anchor=zeros,share=0.25)"};
-    plan.policies = parse_policies("full,random(seed=0),random(seed=1),random(seed=2),random(seed=3)");
+    plan.policies =
+        parse_policies("full,random(seed=0),random(seed=1),random(seed=2),random(seed=3)");
     for (const std::string& text : exact) {
         plan.policies.push_back(parse_policy(text));
     }
@@ -64,7 +70,8 @@ TEST(ModelWindows, ReproduceTheReferenceCurves) {
         }
     }
     for (const std::string& policy : exact) { // too good is as suspicious as too bad
-        EXPECT_NEAR(divergence[policy], known.expected(policy), 0.08 * known.expected(policy)) << policy;
+        EXPECT_NEAR(divergence[policy], known.expected(policy), 0.08 * known.expected(policy))
+            << policy;
     }
     EXPECT_NEAR(random_mean, known.expected("random"), 0.15 * known.expected("random"));
     EXPECT_EQ(divergence["full"], 0.0);
@@ -72,8 +79,10 @@ TEST(ModelWindows, ReproduceTheReferenceCurves) {
 
 TEST(ModelCompression, IsReal) {
     const known_windows known;
-    const std::vector<int> context(known.windows[0].context.begin(), known.windows[0].context.begin() + 300);
-    const std::vector<int> next(known.windows[0].context.begin() + 300, known.windows[0].context.begin() + 320);
+    const std::vector<int> context(known.windows[0].context.begin(),
+                                   known.windows[0].context.begin() + 300);
+    const std::vector<int> next(known.windows[0].context.begin() + 300,
+                                known.windows[0].context.begin() + 320);
     kv_cache prefilled = known.model.make_cache(cache_type::f32);
     query_log queries;
     static_cast<void>(known.model.forward(context, prefilled, 0, &queries));
@@ -83,14 +92,17 @@ TEST(ModelCompression, IsReal) {
         const matrix y = known.model.forward(next, b, next.size());
         double largest = 0.0;
         for (std::size_t i = 0; i < x.rows() * x.cols(); ++i) {
-            largest = std::max(largest, std::abs(static_cast<double>(x.data()[i]) - static_cast<double>(y.data()[i])));
+            largest = std::max(
+                largest,
+                std::abs(static_cast<double>(x.data()[i]) - static_cast<double>(y.data()[i])));
         }
         return largest;
     };
 
     // Keeping everything changes no logit.
     kv_cache kept_all = prefilled;
-    static_cast<void>(compress(kept_all, queries, 9, parse_policy("kvcrush(snapkv)"), kvcrush::budget::keep_ratio(1.0)));
+    static_cast<void>(compress(
+        kept_all, queries, 9, parse_policy("kvcrush(snapkv)"), kvcrush::budget::keep_ratio(1.0)));
     EXPECT_EQ(difference(prefilled, kept_all), 0.0);
 
     for (const char* text : {"snapkv", "knorm", "kvcrush(h2o,share=0.5)"}) {
@@ -122,9 +134,10 @@ TEST(ModelCompression, IsReal) {
                 }
                 for (std::size_t token = 0; token < 300; ++token) {
                     if (hidden[token] != 0) {
-                        EXPECT_TRUE(std::none_of(compressed.layers<float>()[l].positions(head).begin(),
-                                                 compressed.layers<float>()[l].positions(head).end(),
-                                                 [&](std::uint32_t p) { return p == token; }));
+                        EXPECT_TRUE(
+                            std::none_of(compressed.layers<float>()[l].positions(head).begin(),
+                                         compressed.layers<float>()[l].positions(head).end(),
+                                         [&](std::uint32_t p) { return p == token; }));
                     }
                 }
             }

@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // A compacted cache answers like the full one with the evicted tokens masked, whatever the layout and however ragged
 // the sets.
+#include <kvcrush/kvcrush.hpp>
+
+#include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <cstddef>
 #include <limits>
 #include <vector>
-
-#include <gtest/gtest.h>
-
-#include <kvcrush/kvcrush.hpp>
-
-#include "support/cache_data.hpp"
 
 namespace kvcrush {
 namespace {
 
 /// softmax(q k / sqrt(d)) v over the given rows, in double.
 template <KvSource Kv>
-std::vector<double> attend(const Kv& kv, std::size_t head, const std::vector<float>& query,
+std::vector<double> attend(const Kv& kv,
+                           std::size_t head,
+                           const std::vector<float>& query,
                            const std::vector<token_index>& rows) {
     const kv_shape shape = kv.shape();
     std::vector<double> weights;
@@ -25,7 +27,8 @@ std::vector<double> attend(const Kv& kv, std::size_t head, const std::vector<flo
     for (const token_index row : rows) {
         double dot = 0.0;
         for (std::size_t d = 0; d < shape.key_dim; ++d) {
-            dot += static_cast<double>(query[d]) * static_cast<double>(to_float(kv.key(head, row)[d]));
+            dot +=
+                static_cast<double>(query[d]) * static_cast<double>(to_float(kv.key(head, row)[d]));
         }
         weights.push_back(dot / std::sqrt(static_cast<double>(shape.key_dim)));
         largest = std::max(largest, weights.back());
@@ -66,7 +69,8 @@ TEST(CompactedAttention, EqualsTheMaskedFullCache) {
             masked.push_back(attend(kv, head, query, test::list(kept.kept(head))));
         }
         compact(kv, kept);
-        for (std::size_t head = 0; head < 3; ++head) { // nothing behind the kept rows may be looked at any more
+        for (std::size_t head = 0; head < 3;
+             ++head) { // nothing behind the kept rows may be looked at any more
             for (std::size_t t = kept.kept(head).size(); t < 61; ++t) {
                 for (std::size_t d = 0; d < 16; ++d) {
                     kv.key(head, t)[d] = std::numeric_limits<float>::quiet_NaN();
@@ -78,7 +82,8 @@ TEST(CompactedAttention, EqualsTheMaskedFullCache) {
             }
             const std::vector<double> compacted = attend(kv, head, query, front);
             for (std::size_t d = 0; d < 9; ++d) {
-                ASSERT_DOUBLE_EQ(compacted[d], masked[head][d]) << "head " << head << ", channel " << d;
+                ASSERT_DOUBLE_EQ(compacted[d], masked[head][d])
+                    << "head " << head << ", channel " << d;
             }
         }
     });

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // The rules that every policy obeys, over ragged sizes, hostile keys and every layout.
+#include <kvcrush/kvcrush.hpp>
+
+#include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <limits>
 #include <string>
 #include <tuple>
 #include <vector>
-
-#include <gtest/gtest.h>
-
-#include <kvcrush/kvcrush.hpp>
-
-#include "support/cache_data.hpp"
 
 namespace kvcrush {
 namespace {
@@ -25,14 +25,17 @@ struct policy_pair {
     using selector = SelectorT;
 };
 
-using every_policy = testing::Types<
-    policy_pair<h2o_scorer, top_k_selector>, policy_pair<snapkv_scorer, top_k_selector>,
-    policy_pair<knorm_scorer, top_k_selector>, policy_pair<streaming_llm_scorer, top_k_selector>,
-    policy_pair<random_scorer, top_k_selector>, policy_pair<h2o_scorer, kvcrush_selector<>>,
-    policy_pair<snapkv_scorer, kvcrush_selector<step_picker>>,
-    policy_pair<knorm_scorer, kvcrush_selector<most_important_picker>>,
-    policy_pair<random_scorer, kvcrush_selector<linspace_picker, snapkv_scorer>>,
-    policy_pair<streaming_llm_scorer, kvcrush_selector<>>>;
+using every_policy =
+    testing::Types<policy_pair<h2o_scorer, top_k_selector>,
+                   policy_pair<snapkv_scorer, top_k_selector>,
+                   policy_pair<knorm_scorer, top_k_selector>,
+                   policy_pair<streaming_llm_scorer, top_k_selector>,
+                   policy_pair<random_scorer, top_k_selector>,
+                   policy_pair<h2o_scorer, kvcrush_selector<>>,
+                   policy_pair<snapkv_scorer, kvcrush_selector<step_picker>>,
+                   policy_pair<knorm_scorer, kvcrush_selector<most_important_picker>>,
+                   policy_pair<random_scorer, kvcrush_selector<linspace_picker, snapkv_scorer>>,
+                   policy_pair<streaming_llm_scorer, kvcrush_selector<>>>;
 
 enum class numbers { ordinary, all_equal, with_nan, with_infinities };
 
@@ -52,7 +55,9 @@ float number(numbers kind, std::uint64_t stream, std::size_t i) {
 
 struct cache {
     cache(numbers kind, std::size_t tokens, std::size_t dim)
-        : shape{num_kv_heads, tokens, dim, dim}, keys(num_kv_heads * tokens * dim), queries(num_q_heads * tokens * dim) {
+        : shape{num_kv_heads, tokens, dim, dim},
+          keys(num_kv_heads * tokens * dim),
+          queries(num_q_heads * tokens * dim) {
         for (std::size_t i = 0; i < keys.size(); ++i) {
             keys[i] = number(kind, 0, i);
         }
@@ -61,7 +66,9 @@ struct cache {
         }
     }
     [[nodiscard]] kv_view<float> kv() { return {keys, keys, shape}; }
-    [[nodiscard]] query_view all_queries() const { return {queries, num_q_heads, shape.seq_len, shape.key_dim}; }
+    [[nodiscard]] query_view all_queries() const {
+        return {queries, num_q_heads, shape.seq_len, shape.key_dim};
+    }
 
     kv_shape shape;
     std::vector<float> keys;
@@ -80,7 +87,8 @@ protected:
 TYPED_TEST_SUITE(SelectionLaws, every_policy);
 
 TYPED_TEST(SelectionLaws, ExactBudgetAscendingUniqueProtected) {
-    for (const numbers kind : {numbers::ordinary, numbers::all_equal, numbers::with_nan, numbers::with_infinities}) {
+    for (const numbers kind :
+         {numbers::ordinary, numbers::all_equal, numbers::with_nan, numbers::with_infinities}) {
         for (const std::size_t tokens : {0, 1, 2, 35, 36, 37, 63, 64, 65, 131}) {
             for (const area_sizes sizes : {area_sizes{}, area_sizes{0, 0}, area_sizes{3, 1}}) {
                 for (const std::size_t wanted : {0, 1, 4, 36, 50, 64, 1000}) {
@@ -102,7 +110,8 @@ TYPED_TEST(SelectionLaws, ExactBudgetAscendingUniqueProtected) {
                         const areas area(sizes, tokens);
                         for (std::size_t t = 0; t < tokens; ++t) {
                             if (t < area.middle_begin || t >= area.middle_end) {
-                                ASSERT_TRUE(std::binary_search(list.begin(), list.end(), static_cast<token_index>(t)))
+                                ASSERT_TRUE(std::binary_search(
+                                    list.begin(), list.end(), static_cast<token_index>(t)))
                                     << "token " << t << " of " << tokens;
                             }
                         }
@@ -115,7 +124,8 @@ TYPED_TEST(SelectionLaws, ExactBudgetAscendingUniqueProtected) {
 
 TYPED_TEST(SelectionLaws, SameInputSameAnswer) {
     cache data(numbers::ordinary, 150, 16);
-    EXPECT_EQ(this->select(data, budget::keep_ratio(0.5)), this->select(data, budget::keep_ratio(0.5)));
+    EXPECT_EQ(this->select(data, budget::keep_ratio(0.5)),
+              this->select(data, budget::keep_ratio(0.5)));
 }
 
 TYPED_TEST(SelectionLaws, LayoutsAreInvisible) {
@@ -128,7 +138,8 @@ TYPED_TEST(SelectionLaws, LayoutsAreInvisible) {
     test::with_every_layout<f16>(shape, [&](const auto& kv) {
         compressor crush(typename TypeParam::scorer{}, typename TypeParam::selector{});
         crush.plan({shape, num_q_heads}, budget::keep_ratio(0.5));
-        answers.push_back(crush.select(kv, query_view(queries, num_q_heads, shape.seq_len, shape.key_dim)));
+        answers.push_back(
+            crush.select(kv, query_view(queries, num_q_heads, shape.seq_len, shape.key_dim)));
     });
     for (const selection& answer : answers) {
         EXPECT_EQ(answer, answers.front());
@@ -142,8 +153,11 @@ TEST(HeadPermutation, SnapkvPermutesWithItsHeads) {
     cache turned = data;
     const std::size_t kv_block = 100 * 8;
     const std::size_t q_block = 2 * 100 * 8;
-    std::rotate(turned.keys.begin(), turned.keys.begin() + static_cast<std::ptrdiff_t>(kv_block), turned.keys.end());
-    std::rotate(turned.queries.begin(), turned.queries.begin() + static_cast<std::ptrdiff_t>(q_block),
+    std::rotate(turned.keys.begin(),
+                turned.keys.begin() + static_cast<std::ptrdiff_t>(kv_block),
+                turned.keys.end());
+    std::rotate(turned.queries.begin(),
+                turned.queries.begin() + static_cast<std::ptrdiff_t>(q_block),
                 turned.queries.end());
     compressor crush(snapkv_scorer{}, kvcrush_selector<>{});
     crush.plan({data.shape, num_q_heads}, budget::tokens(60));
@@ -164,7 +178,8 @@ TEST(LargerBudgets, TopKKeepsASuperset) {
         for (std::size_t head = 0; head < smaller.num_kv_heads(); ++head) {
             const auto now = kept.kept(head);
             const auto before = smaller.kept(head);
-            EXPECT_TRUE(std::includes(now.begin(), now.end(), before.begin(), before.end())) << tokens;
+            EXPECT_TRUE(std::includes(now.begin(), now.end(), before.begin(), before.end()))
+                << tokens;
         }
         smaller = kept;
     }

@@ -3,6 +3,8 @@
 /// KVCrush, token level, written to be read: sorts instead of counting, vectors of bool instead of codes.
 #pragma once
 
+#include <kvcrush/core/random.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -12,19 +14,21 @@
 #include <string>
 #include <vector>
 
-#include <kvcrush/core/random.hpp>
-
 namespace kvcrush::reference {
 
 using index_list = std::vector<std::uint32_t>;
 
 /// True where a should stay rather than b, whatever the index: NaN is lowest.
-[[nodiscard]] inline bool higher(double a, double b) { return std::isnan(b) ? !std::isnan(a) : a > b; }
+[[nodiscard]] inline bool higher(double a, double b) {
+    return std::isnan(b) ? !std::isnan(a) : a > b;
+}
 
 /// Indices of the k best of the given candidates, best first; ties keep the earlier one.
-[[nodiscard]] inline index_list best(const std::vector<double>& scores, index_list candidates, std::size_t k) {
-    std::stable_sort(candidates.begin(), candidates.end(),
-                     [&](std::uint32_t a, std::uint32_t b) { return higher(scores[a], scores[b]); });
+[[nodiscard]] inline index_list
+best(const std::vector<double>& scores, index_list candidates, std::size_t k) {
+    std::stable_sort(candidates.begin(), candidates.end(), [&](std::uint32_t a, std::uint32_t b) {
+        return higher(scores[a], scores[b]);
+    });
     candidates.resize(std::min(k, candidates.size()));
     return candidates;
 }
@@ -46,7 +50,8 @@ struct kvcrush_settings {
 using bit_rows = std::vector<std::vector<bool>>;
 
 /// [tokens][heads]
-[[nodiscard]] inline bit_rows signatures(const std::vector<std::vector<double>>& heads, double quantile) {
+[[nodiscard]] inline bit_rows signatures(const std::vector<std::vector<double>>& heads,
+                                         double quantile) {
     const std::size_t tokens = heads.empty() ? 0 : heads.front().size();
     bit_rows bits(tokens, std::vector<bool>(heads.size(), false));
     for (std::size_t h = 0; h < heads.size(); ++h) {
@@ -58,12 +63,12 @@ using bit_rows = std::vector<std::vector<bool>>;
     return bits;
 }
 
-[[nodiscard]] inline std::vector<bool> anchor_of(const bit_rows& bits, std::size_t num_bits,
-                                                 const kvcrush_settings& settings) {
+[[nodiscard]] inline std::vector<bool>
+anchor_of(const bit_rows& bits, std::size_t num_bits, const kvcrush_settings& settings) {
     std::vector<bool> anchor(num_bits, false);
     for (std::size_t b = 0; b < num_bits; ++b) {
-        const auto set = static_cast<std::size_t>(
-            std::count_if(bits.begin(), bits.end(), [b](const std::vector<bool>& code) { return code[b]; }));
+        const auto set = static_cast<std::size_t>(std::count_if(
+            bits.begin(), bits.end(), [b](const std::vector<bool>& code) { return code[b]; }));
         if (settings.anchor == "ones") {
             anchor[b] = true;
         } else if (settings.anchor == "alternate") {
@@ -79,8 +84,10 @@ using bit_rows = std::vector<std::vector<bool>>;
     return anchor;
 }
 
-[[nodiscard]] inline index_list representatives(const index_list& order, const std::vector<double>& scores,
-                                                std::size_t picks, const std::string& pick) {
+[[nodiscard]] inline index_list representatives(const index_list& order,
+                                                const std::vector<double>& scores,
+                                                std::size_t picks,
+                                                const std::string& pick) {
     index_list chosen;
     const std::size_t m = order.size();
     for (std::size_t i = 0; i < picks; ++i) {
@@ -90,7 +97,8 @@ using bit_rows = std::vector<std::vector<bool>>;
             chosen.push_back(order[i * (m / picks)]);
         } else {
             const index_list stratum(order.begin() + static_cast<std::ptrdiff_t>(i * m / picks),
-                                     order.begin() + static_cast<std::ptrdiff_t>((i + 1) * m / picks));
+                                     order.begin() +
+                                         static_cast<std::ptrdiff_t>((i + 1) * m / picks));
             chosen.push_back(best(scores, stratum, 1).front());
         }
     }
@@ -100,8 +108,11 @@ using bit_rows = std::vector<std::vector<bool>>;
 /// Kept tokens of one kv head.
 /// @param heads   what each head thinks of each token of the sequence
 /// @param scores  of the kv head, for each token of the sequence
-[[nodiscard]] inline index_list kvcrush(const std::vector<std::vector<double>>& heads, const std::vector<double>& scores,
-                                        std::size_t sinks, std::size_t recent, std::size_t budget,
+[[nodiscard]] inline index_list kvcrush(const std::vector<std::vector<double>>& heads,
+                                        const std::vector<double>& scores,
+                                        std::size_t sinks,
+                                        std::size_t recent,
+                                        std::size_t budget,
                                         const kvcrush_settings& settings) {
     const std::size_t length = scores.size();
     const std::size_t begin = std::min(sinks, length);
@@ -118,7 +129,8 @@ using bit_rows = std::vector<std::vector<bool>>;
     const std::size_t protected_tokens = length - middle.size();
     const std::size_t middle_budget =
         budget <= protected_tokens ? 0 : std::min(budget - protected_tokens, middle.size());
-    const auto picks = static_cast<std::size_t>(settings.share * static_cast<double>(middle_budget));
+    const auto picks =
+        static_cast<std::size_t>(settings.share * static_cast<double>(middle_budget));
 
     const bit_rows bits = signatures(middle_heads, settings.quantile);
     const std::vector<bool> anchor = anchor_of(bits, heads.size(), settings);
@@ -135,8 +147,9 @@ using bit_rows = std::vector<std::vector<bool>>;
             order.push_back(t);
         }
     }
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::uint32_t a, std::uint32_t b) { return distances[a] < distances[b]; });
+    std::stable_sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
+        return distances[a] < distances[b];
+    });
     for (const std::uint32_t t : representatives(order, middle, picks, settings.pick)) {
         chosen.push_back(t);
     }

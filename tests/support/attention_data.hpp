@@ -25,14 +25,16 @@ namespace kvcrush::test {
 
 /// Two query heads, two window queries, six tokens before the window.
 [[nodiscard]] inline std::vector<float> snapkv_known_weights() {
-    return normalised({{1, 2, 8, 1, 2, 1, 1, 0}, {1, 1, 6, 1, 1, 1, 4, 1},
-                       {4, 1, 1, 1, 6, 1, 2, 0}, {8, 1, 1, 1, 2, 1, 1, 1}});
+    return normalised({{1, 2, 8, 1, 2, 1, 1, 0},
+                       {1, 1, 6, 1, 1, 1, 4, 1},
+                       {4, 1, 1, 1, 6, 1, 2, 0},
+                       {8, 1, 1, 1, 2, 1, 1, 1}});
 }
 
 /// One query head, five queries over five tokens.
 [[nodiscard]] inline std::vector<float> h2o_known_weights() {
-    return {1,     0,     0,     0,    0,     0.5F,  0.5F,  0,     0,    0,     0.5F,  0.25F, 0.25F,
-            0,     0,     0.1F,  0.6F, 0.1F,  0.2F,  0,     0.1F,  0.1F, 0.5F,  0.1F,  0.2F};
+    return {1, 0, 0,    0,    0,    0.5F, 0.5F, 0,    0,    0,    0.5F, 0.25F, 0.25F,
+            0, 0, 0.1F, 0.6F, 0.1F, 0.2F, 0,    0.1F, 0.1F, 0.5F, 0.1F, 0.2F};
 }
 
 } // namespace kvcrush::test

@@ -3,20 +3,21 @@
 /// Caches of every layout filled with the same numbers, for tests.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <vector>
-
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/core/paged_kv_view.hpp>
 #include <kvcrush/core/random.hpp>
 #include <kvcrush/core/scratch.hpp>
 
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
 namespace kvcrush::test {
 
 /// The number that stands in channel `dim` of key (or value) `token` of `head`: exact in f32, f16 and bf16.
-[[nodiscard]] inline float marked(bool is_value, std::size_t head, std::size_t token, std::size_t dim) {
+[[nodiscard]] inline float
+marked(bool is_value, std::size_t head, std::size_t token, std::size_t dim) {
     const std::uint64_t bits = random_bits(is_value ? 1 : 0, head, token * 1000 + dim);
     return (static_cast<float>(bits % 255) - 127.0F) / 64.0F;
 }
@@ -34,10 +35,12 @@ void fill(const Kv& kv) {
     for (std::size_t head = 0; head < shape.num_kv_heads; ++head) {
         for (std::size_t token = 0; token < shape.seq_len; ++token) {
             for (std::size_t dim = 0; dim < shape.key_dim; ++dim) {
-                kv.key(head, token)[dim] = from_float<key_element_t<Kv>>(marked(false, head, token, dim));
+                kv.key(head, token)[dim] =
+                    from_float<key_element_t<Kv>>(marked(false, head, token, dim));
             }
             for (std::size_t dim = 0; dim < shape.value_dim; ++dim) {
-                kv.value(head, token)[dim] = from_float<value_element_t<Kv>>(marked(true, head, token, dim));
+                kv.value(head, token)[dim] =
+                    from_float<value_element_t<Kv>>(marked(true, head, token, dim));
             }
         }
     }
@@ -81,9 +84,12 @@ void with_every_layout(const kv_shape& shape, Use&& use) {
         for (std::size_t i = 0; i < pages; ++i) {
             table.push_back(static_cast<page_index>(pages - i));
         }
-        const page_pool pool{pages + 1, page_size, page_strides::hnd(heads, page_size, shape.key_dim),
+        const page_pool pool{pages + 1,
+                             page_size,
+                             page_strides::hnd(heads, page_size, shape.key_dim),
                              page_strides::nhd(heads, page_size, shape.value_dim)};
-        sized((pages + 1) * page_size * heads * shape.key_dim, (pages + 1) * page_size * heads * shape.value_dim);
+        sized((pages + 1) * page_size * heads * shape.key_dim,
+              (pages + 1) * page_size * heads * shape.value_dim);
         run(paged_kv_view<T>(m.keys, m.values, pool, shared_table{table}, shape));
     }
     { // each head has pages of its own
@@ -91,10 +97,14 @@ void with_every_layout(const kv_shape& shape, Use&& use) {
         for (std::size_t i = 0; i < pages * heads; ++i) {
             table.push_back(static_cast<page_index>(pages * heads - 1 - i));
         }
-        const page_pool pool{pages * heads, page_size, page_strides::per_head(page_size, shape.key_dim),
+        const page_pool pool{pages * heads,
+                             page_size,
+                             page_strides::per_head(page_size, shape.key_dim),
                              page_strides::per_head(page_size, shape.value_dim)};
-        sized(pages * heads * page_size * shape.key_dim, pages * heads * page_size * shape.value_dim);
-        run(paged_kv_view<T, per_head_table>(m.keys, m.values, pool, per_head_table{table, heads}, shape));
+        sized(pages * heads * page_size * shape.key_dim,
+              pages * heads * page_size * shape.value_dim);
+        run(paged_kv_view<T, per_head_table>(
+            m.keys, m.values, pool, per_head_table{table, heads}, shape));
     }
 }
 

@@ -1,12 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/compressor.hpp>
-
-#include <stdexcept>
-#include <string>
-#include <vector>
-
-#include <gtest/gtest.h>
-
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/retention/h2o.hpp>
 #include <kvcrush/retention/knorm.hpp>
@@ -14,6 +7,12 @@
 #include <kvcrush/select/top_k.hpp>
 
 #include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 namespace kvcrush {
 namespace {
@@ -28,7 +27,8 @@ std::string message_of(auto&& build) {
 }
 
 struct random_cache {
-    explicit random_cache(std::size_t tokens) : shape{2, tokens, 8, 8}, keys(2 * tokens * 8), queries(6 * tokens * 8) {
+    explicit random_cache(std::size_t tokens)
+        : shape{2, tokens, 8, 8}, keys(2 * tokens * 8), queries(6 * tokens * 8) {
         for (std::size_t i = 0; i < keys.size(); ++i) {
             keys[i] = random_unit(1, 0, i) - 0.5F;
         }
@@ -46,19 +46,25 @@ struct random_cache {
 
 TEST(Compressor, ChecksPoliciesWhenItIsBuilt) {
     EXPECT_THROW((compressor(snapkv_scorer{.pooling_kernel_size = 4})), std::invalid_argument);
-    EXPECT_THROW((compressor(snapkv_scorer{}, kvcrush_selector<>{.share = 2.0})), std::invalid_argument);
+    EXPECT_THROW((compressor(snapkv_scorer{}, kvcrush_selector<>{.share = 2.0})),
+                 std::invalid_argument);
 }
 
 TEST(Compressor, ChecksSizesWhenItPlans) {
     compressor crush(snapkv_scorer{});
-    EXPECT_EQ(message_of([&] { crush.plan({{4, 100, 8, 8}, 6}, budget::tokens(50)); }),
+    EXPECT_EQ(message_of([&] {
+                  crush.plan({{4, 100, 8, 8}, 6}, budget::tokens(50));
+              }),
               "kvcrush::compressor: num_q_heads is 6; it must be a multiple of num_kv_heads (4)");
-    EXPECT_EQ(message_of([&] { crush.plan({{4, 100, 8, 8}, 0}, budget::tokens(50)); }),
+    EXPECT_EQ(message_of([&] {
+                  crush.plan({{4, 100, 8, 8}, 0}, budget::tokens(50));
+              }),
               "kvcrush::compressor: snapkv looks at attention; num_q_heads is 0 and must be given");
     EXPECT_THROW(crush.plan({{4, 100, 8, 8}, 8}, budget::tokens(35)), std::invalid_argument);
-    EXPECT_THROW(crush.plan({{std::size_t{1} << 40, std::size_t{1} << 31, 8, 8}, std::size_t{1} << 40},
-                            budget::tokens(50)),
-                 std::invalid_argument);
+    EXPECT_THROW(
+        crush.plan({{std::size_t{1} << 40, std::size_t{1} << 31, 8, 8}, std::size_t{1} << 40},
+                   budget::tokens(50)),
+        std::invalid_argument);
     EXPECT_NO_THROW(crush.plan({{4, 100, 8, 8}, 8}, budget::tokens(36)));
     EXPECT_EQ(crush.tokens_per_head(), 36U);
 }

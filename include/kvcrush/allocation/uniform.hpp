@@ -3,15 +3,15 @@
 /// Every kv head keeps the same number of tokens.
 #pragma once
 
+#include <kvcrush/core/budget.hpp>
+#include <kvcrush/core/head_scores.hpp>
+#include <kvcrush/core/parameter.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <span>
 #include <string_view>
 #include <tuple>
-
-#include <kvcrush/core/budget.hpp>
-#include <kvcrush/core/head_scores.hpp>
-#include <kvcrush/core/parameter.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -26,7 +26,10 @@ struct uniform_allocator {
     /// @param[in]  tokens  budget per kv head, as budget::tokens_for() gives it
     /// @param[out] counts  tokens that each kv head keeps, sinks and recent included; their sum is
     ///                     tokens * num_kv_heads
-    void allocate(const_head_scores, const areas&, std::size_t tokens, std::span<std::size_t> counts) const noexcept {
+    void allocate(const_head_scores,
+                  const areas&,
+                  std::size_t tokens,
+                  std::span<std::size_t> counts) const noexcept {
         std::fill(counts.begin(), counts.end(), tokens);
     }
 };

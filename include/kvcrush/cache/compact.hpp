@@ -3,20 +3,21 @@
 /// Moves the kept rows together in the memory they lie in.
 #pragma once
 
-#include <cstddef>
-#include <cstring>
-#include <span>
-
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/concepts.hpp>
 #include <kvcrush/core/selection.hpp>
 #include <kvcrush/core/types.hpp>
 
+#include <cstddef>
+#include <cstring>
+#include <span>
+
 namespace kvcrush {
 inline namespace v0 {
 namespace detail {
 
-inline constexpr std::size_t prefetch_distance = 16; // rows ahead; the gather is bound by latency without it
+inline constexpr std::size_t prefetch_distance =
+    16; // rows ahead; the gather is bound by latency without it
 
 template <Element T>
 void prefetch_row(const row_view<T>& row) noexcept {
@@ -65,8 +66,10 @@ void compact(const Kv& kv, const selection& kept) noexcept {
     for (std::size_t head = 0; head < kept.num_kv_heads(); ++head) {
         const std::span<const token_index> tokens = kept.kept(head);
         KVCRUSH_ASSERT(tokens.empty() || tokens.back() < kv.shape().seq_len);
-        detail::compact_rows(tokens, [&kv, head](std::size_t token) { return kv.key(head, token); });
-        detail::compact_rows(tokens, [&kv, head](std::size_t token) { return kv.value(head, token); });
+        detail::compact_rows(tokens,
+                             [&kv, head](std::size_t token) { return kv.key(head, token); });
+        detail::compact_rows(tokens,
+                             [&kv, head](std::size_t token) { return kv.value(head, token); });
     }
 }
 

@@ -3,13 +3,13 @@
 /// Which pages of a paged cache hold nothing after compaction.
 #pragma once
 
-#include <cstddef>
-#include <span>
-
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/concepts.hpp>
 #include <kvcrush/core/selection.hpp>
 #include <kvcrush/core/types.hpp>
+
+#include <cstddef>
+#include <span>
 
 namespace kvcrush {
 inline namespace v0 {

@@ -3,14 +3,14 @@
 /// Where each token went, for whatever an engine keeps beside its rows.
 #pragma once
 
+#include <kvcrush/config.hpp>
+#include <kvcrush/core/selection.hpp>
+#include <kvcrush/core/types.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <limits>
 #include <span>
-
-#include <kvcrush/config.hpp>
-#include <kvcrush/core/selection.hpp>
-#include <kvcrush/core/types.hpp>
 
 namespace kvcrush {
 inline namespace v0 {

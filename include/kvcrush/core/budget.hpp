@@ -3,12 +3,12 @@
 /// How many tokens a kv head may keep, and which of them are never up for discussion.
 #pragma once
 
+#include <kvcrush/core/error.hpp>
+#include <kvcrush/core/head_scores.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <span>
-
-#include <kvcrush/core/error.hpp>
-#include <kvcrush/core/head_scores.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -41,8 +41,12 @@ struct areas {
         middle_end = length - (std::min)(sizes.num_recent_tokens, length - middle_begin);
     }
 
-    [[nodiscard]] constexpr std::size_t num_middle() const noexcept { return middle_end - middle_begin; }
-    [[nodiscard]] constexpr std::size_t num_protected() const noexcept { return seq_len - num_middle(); }
+    [[nodiscard]] constexpr std::size_t num_middle() const noexcept {
+        return middle_end - middle_begin;
+    }
+    [[nodiscard]] constexpr std::size_t num_protected() const noexcept {
+        return seq_len - num_middle();
+    }
 
     /// The middle part of a row of scores.
     template <typename T>
@@ -55,7 +59,8 @@ struct areas {
 class budget {
 public:
     /// An absolute number of tokens per kv head.
-    [[nodiscard]] static constexpr budget tokens(std::size_t count, const area_sizes& sizes = {}) noexcept {
+    [[nodiscard]] static constexpr budget tokens(std::size_t count,
+                                                 const area_sizes& sizes = {}) noexcept {
         return budget(count, 1.0, false, sizes);
     }
 
@@ -63,7 +68,10 @@ public:
     /// @param ratio  kept / seq_len, in (0, 1]
     /// @throws std::invalid_argument if ratio lies outside (0, 1] or is not a number
     [[nodiscard]] static constexpr budget keep_ratio(double ratio, const area_sizes& sizes = {}) {
-        detail::require(ratio > 0.0 && ratio <= 1.0, "budget: keep_ratio is ", ratio, "; it must lie in (0, 1]");
+        detail::require(ratio > 0.0 && ratio <= 1.0,
+                        "budget: keep_ratio is ",
+                        ratio,
+                        "; it must lie in (0, 1]");
         return budget(0, ratio, true, sizes);
     }
 
@@ -79,14 +87,26 @@ public:
         if (always == seq_len) {
             return seq_len;
         }
-        detail::require(wanted >= always, "budget: ", wanted, " of ", seq_len,
-                        " tokens do not hold the protected ones (", sizes_.num_sink_tokens, " sinks + ",
-                        sizes_.num_recent_tokens, " recent); at least ", always, " are needed");
+        detail::require(wanted >= always,
+                        "budget: ",
+                        wanted,
+                        " of ",
+                        seq_len,
+                        " tokens do not hold the protected ones (",
+                        sizes_.num_sink_tokens,
+                        " sinks + ",
+                        sizes_.num_recent_tokens,
+                        " recent); at least ",
+                        always,
+                        " are needed");
         return (std::min)(wanted, seq_len);
     }
 
 private:
-    constexpr budget(std::size_t count, double ratio, bool is_ratio, const area_sizes& sizes) noexcept
+    constexpr budget(std::size_t count,
+                     double ratio,
+                     bool is_ratio,
+                     const area_sizes& sizes) noexcept
         : count_(count), ratio_(ratio), is_ratio_(is_ratio), sizes_(sizes) {}
 
     std::size_t count_;

@@ -3,12 +3,12 @@
 /// What kvcrush asks of a cache: contiguous, strided, paged and the engine's own layouts are all models of it.
 #pragma once
 
+#include <kvcrush/core/kv_shape.hpp>
+#include <kvcrush/core/row_view.hpp>
+
 #include <concepts>
 #include <cstddef>
 #include <type_traits>
-
-#include <kvcrush/core/kv_shape.hpp>
-#include <kvcrush/core/row_view.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -41,8 +41,8 @@ using value_element_t = typename decltype(std::declval<const Kv&>().value(0, 0))
 
 /// A cache whose rows may be moved.
 template <typename Kv>
-concept MutableKvSource = KvSource<Kv> && !std::is_const_v<key_element_t<Kv>> &&
-                          !std::is_const_v<value_element_t<Kv>>;
+concept MutableKvSource =
+    KvSource<Kv> && !std::is_const_v<key_element_t<Kv>> && !std::is_const_v<value_element_t<Kv>>;
 
 /// A cache in pages, whose unused pages can be handed back.
 template <typename Kv>

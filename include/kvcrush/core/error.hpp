@@ -4,12 +4,12 @@
 /// check what they are given here; hot functions are noexcept and never reach it.
 #pragma once
 
+#include <kvcrush/config.hpp>
+
 #include <cstdlib>
 #include <sstream>
 #include <stdexcept>
 #include <string>
-
-#include <kvcrush/config.hpp>
 
 namespace kvcrush {
 inline namespace v0 {

@@ -3,11 +3,11 @@
 /// Importance per head and token.
 #pragma once
 
+#include <kvcrush/config.hpp>
+
 #include <cstddef>
 #include <span>
 #include <type_traits>
-
-#include <kvcrush/config.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -20,7 +20,9 @@ public:
     constexpr basic_head_scores() noexcept = default;
 
     /// @pre values.size() == num_heads * seq_len
-    constexpr basic_head_scores(std::span<T> values, std::size_t num_heads, std::size_t seq_len) noexcept
+    constexpr basic_head_scores(std::span<T> values,
+                                std::size_t num_heads,
+                                std::size_t seq_len) noexcept
         : values_(values), num_heads_(num_heads), seq_len_(seq_len) {
         KVCRUSH_ASSERT(values.size() == num_heads * seq_len);
     }

@@ -3,9 +3,6 @@
 /// Keys and values of one layer in one piece of memory each.
 #pragma once
 
-#include <cstddef>
-#include <span>
-
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/concepts.hpp>
 #include <kvcrush/core/error.hpp>
@@ -13,6 +10,9 @@
 #include <kvcrush/core/layout.hpp>
 #include <kvcrush/core/row_view.hpp>
 #include <kvcrush/core/types.hpp>
+
+#include <cstddef>
+#include <span>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -35,13 +35,19 @@ public:
     /// @param values  all elements of V, likewise
     /// @throws std::invalid_argument if a span is shorter than shape and layout reach, if a stride is 0 along an
     ///         axis with more than one element, or if sizes overflow
-    constexpr kv_view(std::span<Key> keys, std::span<Value> values, const kv_shape& shape,
+    constexpr kv_view(std::span<Key> keys,
+                      std::span<Value> values,
+                      const kv_shape& shape,
                       const Layout& layout = {})
         : keys_(keys.data()), values_(values.data()), shape_(shape), layout_(layout) {
         detail::require_shape(shape, "kv_view");
         if constexpr (requires { layout.capacity; }) {
-            detail::require(layout.capacity == 0 || layout.capacity >= shape.seq_len, "kv_view: capacity is ",
-                            layout.capacity, "; it must be 0 or at least seq_len (", shape.seq_len, ")");
+            detail::require(layout.capacity == 0 || layout.capacity >= shape.seq_len,
+                            "kv_view: capacity is ",
+                            layout.capacity,
+                            "; it must be 0 or at least seq_len (",
+                            shape.seq_len,
+                            ")");
         }
         check(keys.size(), shape.key_dim, layout.key_strides(shape), "kv_view: keys");
         check(values.size(), shape.value_dim, layout.value_strides(shape), "kv_view: values");
@@ -54,7 +60,8 @@ public:
     [[nodiscard]] constexpr row_view<Key> key(std::size_t head, std::size_t token) const noexcept {
         return row(keys_, layout_.key_strides(shape_), shape_.key_dim, head, token);
     }
-    [[nodiscard]] constexpr row_view<Value> value(std::size_t head, std::size_t token) const noexcept {
+    [[nodiscard]] constexpr row_view<Value> value(std::size_t head,
+                                                  std::size_t token) const noexcept {
         return row(values_, layout_.value_strides(shape_), shape_.value_dim, head, token);
     }
 
@@ -64,7 +71,10 @@ public:
         KVCRUSH_ASSERT(count <= shape_.seq_len);
         kv_shape shorter = shape_;
         shorter.seq_len = count;
-        return {detail::unchecked_t{}, keys_, values_, shorter,
+        return {detail::unchecked_t{},
+                keys_,
+                values_,
+                shorter,
                 strided{layout_.key_strides(shape_), layout_.value_strides(shape_)}};
     }
 
@@ -72,18 +82,27 @@ private:
     template <Element, KvLayout, Element>
     friend class kv_view;
 
-    constexpr kv_view(detail::unchecked_t, Key* keys, Value* values, const kv_shape& shape, const Layout& layout) noexcept
+    constexpr kv_view(detail::unchecked_t,
+                      Key* keys,
+                      Value* values,
+                      const kv_shape& shape,
+                      const Layout& layout) noexcept
         : keys_(keys), values_(values), shape_(shape), layout_(layout) {}
 
-    constexpr void check(std::size_t held, std::size_t dim, const kv_strides& strides, const char* what) const {
+    constexpr void
+    check(std::size_t held, std::size_t dim, const kv_strides& strides, const char* what) const {
         const std::size_t needed =
             detail::required_elements(shape_.num_kv_heads, shape_.seq_len, dim, strides, what);
-        detail::require(held >= needed, what, " hold ", held, " elements; the shape needs ", needed);
+        detail::require(
+            held >= needed, what, " hold ", held, " elements; the shape needs ", needed);
     }
 
     template <typename T>
-    [[nodiscard]] constexpr row_view<T> row(T* base, const kv_strides& strides, std::size_t dim,
-                                            std::size_t head, std::size_t token) const noexcept {
+    [[nodiscard]] constexpr row_view<T> row(T* base,
+                                            const kv_strides& strides,
+                                            std::size_t dim,
+                                            std::size_t head,
+                                            std::size_t token) const noexcept {
         KVCRUSH_ASSERT(head < shape_.num_kv_heads && token < shape_.seq_len);
         return {base + head * strides.head + token * strides.token, dim, strides.dim};
     }
@@ -97,7 +116,8 @@ private:
 template <typename Key, typename Value>
 kv_view(std::span<Key>, std::span<Value>, const kv_shape&) -> kv_view<Key, hnd, Value>;
 template <typename Key, typename Value, typename Layout>
-kv_view(std::span<Key>, std::span<Value>, const kv_shape&, const Layout&) -> kv_view<Key, Layout, Value>;
+kv_view(std::span<Key>, std::span<Value>, const kv_shape&, const Layout&)
+    -> kv_view<Key, Layout, Value>;
 
 static_assert(MutableKvSource<kv_view<float>> && KvSource<kv_view<const f16, nhd>>);
 static_assert(std::is_trivially_copyable_v<kv_view<bf16, strided>>);

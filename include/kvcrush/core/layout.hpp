@@ -4,13 +4,13 @@
 /// one knows its strides.
 #pragma once
 
+#include <kvcrush/core/error.hpp>
+#include <kvcrush/core/kv_shape.hpp>
+
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-
-#include <kvcrush/core/error.hpp>
-#include <kvcrush/core/kv_shape.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -37,7 +37,8 @@ struct hnd {
     }
 
 private:
-    [[nodiscard]] constexpr kv_strides strides(const kv_shape& shape, std::size_t dim) const noexcept {
+    [[nodiscard]] constexpr kv_strides strides(const kv_shape& shape,
+                                               std::size_t dim) const noexcept {
         return {(capacity == 0 ? shape.seq_len : capacity) * dim, dim, 1};
     }
 };
@@ -58,7 +59,9 @@ struct strided {
     kv_strides value;
 
     [[nodiscard]] constexpr kv_strides key_strides(const kv_shape&) const noexcept { return key; }
-    [[nodiscard]] constexpr kv_strides value_strides(const kv_shape&) const noexcept { return value; }
+    [[nodiscard]] constexpr kv_strides value_strides(const kv_shape&) const noexcept {
+        return value;
+    }
 };
 
 /// A type that knows the strides of K and V for a shape.
@@ -72,24 +75,33 @@ namespace detail {
 
 /// @throws std::invalid_argument naming `what` when a * b does not fit
 constexpr std::size_t checked_multiply(std::size_t a, std::size_t b, const char* what) {
-    require(b == 0 || a <= (std::numeric_limits<std::size_t>::max)() / b, what, ": ", a, " x ", b,
+    require(b == 0 || a <= (std::numeric_limits<std::size_t>::max)() / b,
+            what,
+            ": ",
+            a,
+            " x ",
+            b,
             " elements do not fit the address space");
     return a * b;
 }
 
 /// Adds `extent` positions along one axis to a running last offset, checking overflow and aliasing.
-constexpr std::size_t advance_offset(std::size_t offset, std::size_t extent, std::size_t stride,
-                                     const char* what) {
+constexpr std::size_t
+advance_offset(std::size_t offset, std::size_t extent, std::size_t stride, const char* what) {
     require(extent < 2 || stride != 0, what, ": a stride of 0 makes rows overlap");
     const std::size_t reach = extent == 0 ? 0 : checked_multiply(extent - 1, stride, what);
-    require(offset <= (std::numeric_limits<std::size_t>::max)() - reach - 1, what,
+    require(offset <= (std::numeric_limits<std::size_t>::max)() - reach - 1,
+            what,
             ": strides do not fit the address space");
     return offset + reach;
 }
 
 /// Elements that a tensor with these extents and strides reaches over; 0 when an extent is 0.
-constexpr std::size_t required_elements(std::size_t heads, std::size_t tokens, std::size_t dim,
-                                        const kv_strides& strides, const char* what) {
+constexpr std::size_t required_elements(std::size_t heads,
+                                        std::size_t tokens,
+                                        std::size_t dim,
+                                        const kv_strides& strides,
+                                        const char* what) {
     if (heads == 0 || tokens == 0 || dim == 0) {
         return 0;
     }
@@ -101,7 +113,10 @@ constexpr std::size_t required_elements(std::size_t heads, std::size_t tokens, s
 
 /// Tokens are indexed by 32 bits; the largest value marks an evicted token in position maps.
 constexpr void require_shape(const kv_shape& shape, const char* what) {
-    require(shape.seq_len < (std::numeric_limits<std::uint32_t>::max)(), what, ": seq_len is ", shape.seq_len,
+    require(shape.seq_len < (std::numeric_limits<std::uint32_t>::max)(),
+            what,
+            ": seq_len is ",
+            shape.seq_len,
             "; at most 4294967294 tokens are supported");
 }
 

@@ -3,10 +3,6 @@
 /// Keys and values of one sequence whose tokens lie in pages of a shared pool.
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
-#include <span>
-
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/concepts.hpp>
 #include <kvcrush/core/error.hpp>
@@ -14,6 +10,10 @@
 #include <kvcrush/core/layout.hpp>
 #include <kvcrush/core/row_view.hpp>
 #include <kvcrush/core/types.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -27,17 +27,18 @@ struct page_strides {
     std::size_t dim = 1;
 
     /// [num_pages, num_kv_heads, page_size, head_dim]
-    [[nodiscard]] static constexpr page_strides hnd(std::size_t num_kv_heads, std::size_t page_size,
-                                                    std::size_t head_dim) noexcept {
+    [[nodiscard]] static constexpr page_strides
+    hnd(std::size_t num_kv_heads, std::size_t page_size, std::size_t head_dim) noexcept {
         return {num_kv_heads * page_size * head_dim, page_size * head_dim, head_dim, 1};
     }
     /// [num_pages, page_size, num_kv_heads, head_dim]
-    [[nodiscard]] static constexpr page_strides nhd(std::size_t num_kv_heads, std::size_t page_size,
-                                                    std::size_t head_dim) noexcept {
+    [[nodiscard]] static constexpr page_strides
+    nhd(std::size_t num_kv_heads, std::size_t page_size, std::size_t head_dim) noexcept {
         return {page_size * num_kv_heads * head_dim, head_dim, num_kv_heads * head_dim, 1};
     }
     /// [num_pages, page_size, head_dim], each page owned by one kv head
-    [[nodiscard]] static constexpr page_strides per_head(std::size_t page_size, std::size_t head_dim) noexcept {
+    [[nodiscard]] static constexpr page_strides per_head(std::size_t page_size,
+                                                         std::size_t head_dim) noexcept {
         return {page_size * head_dim, 0, head_dim, 1};
     }
 };
@@ -48,7 +49,9 @@ struct shared_table {
     std::span<const page_index> pages;
 
     [[nodiscard]] constexpr std::size_t pages_per_head() const noexcept { return pages.size(); }
-    [[nodiscard]] constexpr page_index page(std::size_t, std::size_t i) const noexcept { return pages[i]; }
+    [[nodiscard]] constexpr page_index page(std::size_t, std::size_t i) const noexcept {
+        return pages[i];
+    }
 };
 
 /// One list of pages per kv head, [num_kv_heads, pages_per_head].
@@ -85,24 +88,48 @@ public:
 
     /// @throws std::invalid_argument if page_size is 0, the table is too short for seq_len, a page lies outside the
     ///         pool, or the pool is shorter than its strides reach
-    constexpr paged_kv_view(std::span<Key> key_pool, std::span<Value> value_pool, const page_pool& pool,
-                            const Table& table, const kv_shape& shape)
-        : keys_(key_pool.data()), values_(value_pool.data()), pool_(pool), table_(table), shape_(shape) {
+    constexpr paged_kv_view(std::span<Key> key_pool,
+                            std::span<Value> value_pool,
+                            const page_pool& pool,
+                            const Table& table,
+                            const kv_shape& shape)
+        : keys_(key_pool.data()),
+          values_(value_pool.data()),
+          pool_(pool),
+          table_(table),
+          shape_(shape) {
         using detail::require;
         detail::require_shape(shape, "paged_kv_view");
         require(pool.page_size > 0, "paged_kv_view: page_size is 0; it must be at least 1 token");
         if constexpr (!Table::shared) {
-            require(table.num_kv_heads == shape.num_kv_heads, "paged_kv_view: the table has ",
-                    table.num_kv_heads, " heads; the shape has ", shape.num_kv_heads);
+            require(table.num_kv_heads == shape.num_kv_heads,
+                    "paged_kv_view: the table has ",
+                    table.num_kv_heads,
+                    " heads; the shape has ",
+                    shape.num_kv_heads);
         }
         const std::size_t used = num_pages();
-        require(table.pages_per_head() >= used, "paged_kv_view: the table lists ", table.pages_per_head(),
-                " pages per head; ", shape.seq_len, " tokens need ", used);
-        for (std::size_t head = 0; head < (Table::shared ? std::size_t{1} : shape.num_kv_heads); ++head) {
+        require(table.pages_per_head() >= used,
+                "paged_kv_view: the table lists ",
+                table.pages_per_head(),
+                " pages per head; ",
+                shape.seq_len,
+                " tokens need ",
+                used);
+        for (std::size_t head = 0; head < (Table::shared ? std::size_t{1} : shape.num_kv_heads);
+             ++head) {
             for (std::size_t i = 0; i < used; ++i) {
                 const page_index page = table.page(head, i);
-                require(page >= 0 && static_cast<std::size_t>(page) < pool.num_pages, "paged_kv_view: page ", i,
-                        " of head ", head, " is ", page, "; the pool has pages 0 to ", pool.num_pages, " - 1");
+                require(page >= 0 && static_cast<std::size_t>(page) < pool.num_pages,
+                        "paged_kv_view: page ",
+                        i,
+                        " of head ",
+                        head,
+                        " is ",
+                        page,
+                        "; the pool has pages 0 to ",
+                        pool.num_pages,
+                        " - 1");
             }
         }
         check(key_pool.size(), shape.key_dim, pool.key, "paged_kv_view: key pool");
@@ -123,7 +150,8 @@ public:
     [[nodiscard]] constexpr row_view<Key> key(std::size_t head, std::size_t token) const noexcept {
         return row(keys_, pool_.key, shape_.key_dim, head, token);
     }
-    [[nodiscard]] constexpr row_view<Value> value(std::size_t head, std::size_t token) const noexcept {
+    [[nodiscard]] constexpr row_view<Value> value(std::size_t head,
+                                                  std::size_t token) const noexcept {
         return row(values_, pool_.value, shape_.value_dim, head, token);
     }
 
@@ -137,27 +165,35 @@ public:
     }
 
 private:
-    constexpr void check(std::size_t held, std::size_t dim, const page_strides& strides, const char* what) const {
+    constexpr void
+    check(std::size_t held, std::size_t dim, const page_strides& strides, const char* what) const {
         if (shape_.seq_len == 0 || shape_.num_kv_heads == 0 || dim == 0) {
             return;
         }
-        detail::require(strides.head != 0 || !Table::shared || shape_.num_kv_heads == 1, what,
+        detail::require(strides.head != 0 || !Table::shared || shape_.num_kv_heads == 1,
+                        what,
                         ": a head stride of 0 needs one table per head");
         std::size_t last = detail::advance_offset(0, pool_.num_pages, strides.page, what);
         if (strides.head != 0) {
             last = detail::advance_offset(last, shape_.num_kv_heads, strides.head, what);
         }
-        last = detail::advance_offset(last, (std::min)(pool_.page_size, shape_.seq_len), strides.token, what);
+        last = detail::advance_offset(
+            last, (std::min)(pool_.page_size, shape_.seq_len), strides.token, what);
         last = detail::advance_offset(last, dim, strides.dim, what);
         detail::require(held > last, what, " holds ", held, " elements; its pages need ", last + 1);
     }
 
     template <typename T>
-    [[nodiscard]] constexpr row_view<T> row(T* base, const page_strides& strides, std::size_t dim,
-                                            std::size_t head, std::size_t token) const noexcept {
+    [[nodiscard]] constexpr row_view<T> row(T* base,
+                                            const page_strides& strides,
+                                            std::size_t dim,
+                                            std::size_t head,
+                                            std::size_t token) const noexcept {
         KVCRUSH_ASSERT(head < shape_.num_kv_heads && token < shape_.seq_len);
         const auto page = static_cast<std::size_t>(table_.page(head, token / pool_.page_size));
-        return {base + page * strides.page + head * strides.head + token % pool_.page_size * strides.token, dim,
+        return {base + page * strides.page + head * strides.head +
+                    token % pool_.page_size * strides.token,
+                dim,
                 strides.dim};
     }
 
@@ -168,7 +204,8 @@ private:
     kv_shape shape_;
 };
 
-static_assert(MutableKvSource<paged_kv_view<f16>> && PagedKvSource<paged_kv_view<float, per_head_table>>);
+static_assert(MutableKvSource<paged_kv_view<f16>> &&
+              PagedKvSource<paged_kv_view<float, per_head_table>>);
 
 } // namespace v0
 } // namespace kvcrush

@@ -3,12 +3,12 @@
 /// What attention-based scorers look at besides the keys: queries, or rows of attention weights.
 #pragma once
 
-#include <cstddef>
-#include <span>
-
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/layout.hpp>
+
+#include <cstddef>
+#include <span>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -19,21 +19,35 @@ inline namespace v0 {
 class query_view {
 public:
     /// @throws std::invalid_argument if `queries` is shorter than the extents need
-    query_view(std::span<const float> queries, std::size_t num_q_heads, std::size_t num_queries,
+    query_view(std::span<const float> queries,
+               std::size_t num_q_heads,
+               std::size_t num_queries,
                std::size_t head_dim)
-        : query_view(queries, num_q_heads, num_queries, head_dim, {num_queries * head_dim, head_dim, 1}) {}
+        : query_view(
+              queries, num_q_heads, num_queries, head_dim, {num_queries * head_dim, head_dim, 1}) {}
 
     /// Any head and token stride; head_dim must be contiguous (strides.dim == 1).
-    query_view(std::span<const float> queries, std::size_t num_q_heads, std::size_t num_queries,
-               std::size_t head_dim, const kv_strides& strides)
-        : data_(queries.data()), num_q_heads_(num_q_heads), num_queries_(num_queries), head_dim_(head_dim),
+    query_view(std::span<const float> queries,
+               std::size_t num_q_heads,
+               std::size_t num_queries,
+               std::size_t head_dim,
+               const kv_strides& strides)
+        : data_(queries.data()),
+          num_q_heads_(num_q_heads),
+          num_queries_(num_queries),
+          head_dim_(head_dim),
           strides_(strides) {
-        detail::require(strides.dim == 1, "query_view: the stride between channels is ", strides.dim,
+        detail::require(strides.dim == 1,
+                        "query_view: the stride between channels is ",
+                        strides.dim,
                         "; it must be 1");
         const std::size_t needed =
             detail::required_elements(num_q_heads, num_queries, head_dim, strides, "query_view");
-        detail::require(queries.size() >= needed, "query_view: queries hold ", queries.size(),
-                        " elements; the shape needs ", needed);
+        detail::require(queries.size() >= needed,
+                        "query_view: queries hold ",
+                        queries.size(),
+                        " elements; the shape needs ",
+                        needed);
     }
 
     [[nodiscard]] std::size_t num_q_heads() const noexcept { return num_q_heads_; }
@@ -68,16 +82,30 @@ private:
 class attention_view {
 public:
     /// @throws std::invalid_argument if `weights` is shorter than the extents need or num_queries > seq_len
-    attention_view(std::span<const float> weights, std::size_t num_q_heads, std::size_t num_queries,
+    attention_view(std::span<const float> weights,
+                   std::size_t num_q_heads,
+                   std::size_t num_queries,
                    std::size_t seq_len)
-        : data_(weights.data()), num_q_heads_(num_q_heads), num_queries_(num_queries), seq_len_(seq_len),
+        : data_(weights.data()),
+          num_q_heads_(num_q_heads),
+          num_queries_(num_queries),
+          seq_len_(seq_len),
           queries_held_(num_queries) {
-        detail::require(num_queries <= seq_len, "attention_view: num_queries is ", num_queries,
-                        "; at most seq_len (", seq_len, ") queries can have looked");
+        detail::require(num_queries <= seq_len,
+                        "attention_view: num_queries is ",
+                        num_queries,
+                        "; at most seq_len (",
+                        seq_len,
+                        ") queries can have looked");
         const std::size_t needed = detail::checked_multiply(
-            detail::checked_multiply(num_q_heads, num_queries, "attention_view"), seq_len, "attention_view");
-        detail::require(weights.size() >= needed, "attention_view: weights hold ", weights.size(),
-                        " elements; the shape needs ", needed);
+            detail::checked_multiply(num_q_heads, num_queries, "attention_view"),
+            seq_len,
+            "attention_view");
+        detail::require(weights.size() >= needed,
+                        "attention_view: weights hold ",
+                        weights.size(),
+                        " elements; the shape needs ",
+                        needed);
     }
 
     [[nodiscard]] std::size_t num_q_heads() const noexcept { return num_q_heads_; }

@@ -3,11 +3,11 @@
 /// One token's key or value in the caller's memory.
 #pragma once
 
-#include <cstddef>
-#include <span>
-
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/types.hpp>
+
+#include <cstddef>
+#include <span>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -26,7 +26,9 @@ public:
     [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
     [[nodiscard]] constexpr std::size_t stride() const noexcept { return stride_; }
     [[nodiscard]] constexpr bool contiguous() const noexcept { return stride_ == 1 || size_ < 2; }
-    [[nodiscard]] constexpr T& operator[](std::size_t i) const noexcept { return data_[i * stride_]; }
+    [[nodiscard]] constexpr T& operator[](std::size_t i) const noexcept {
+        return data_[i * stride_];
+    }
 
     /// @pre contiguous()
     [[nodiscard]] constexpr std::span<T> elements() const noexcept {

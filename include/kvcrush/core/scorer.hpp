@@ -4,15 +4,15 @@
 /// attention weights as well, and work in two steps: what each query head pays, then what that means for a kv head.
 #pragma once
 
-#include <concepts>
-#include <cstddef>
-
 #include <kvcrush/core/concepts.hpp>
 #include <kvcrush/core/head_scores.hpp>
 #include <kvcrush/core/kv_shape.hpp>
 #include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/query_view.hpp>
 #include <kvcrush/core/scratch.hpp>
+
+#include <concepts>
+#include <cstddef>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -32,13 +32,17 @@ concept KeyScorer =
 
 /// Gives every (query head, token) the mass it is paid, from the inputs named, and folds that into kv heads.
 template <typename P, typename... Inputs>
-concept AttentionScorer =
-    Policy<P> && requires(const P& policy, const Inputs&... inputs, head_scores mass, head_scores scores,
-                          const_head_scores paid, scratch memory, const problem_size& size) {
-        { policy.observe(inputs..., mass, memory) } noexcept -> std::same_as<void>;
-        { policy.reduce(paid, scores, memory) } noexcept -> std::same_as<void>;
-        { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
-    };
+concept AttentionScorer = Policy<P> && requires(const P& policy,
+                                                const Inputs&... inputs,
+                                                head_scores mass,
+                                                head_scores scores,
+                                                const_head_scores paid,
+                                                scratch memory,
+                                                const problem_size& size) {
+    { policy.observe(inputs..., mass, memory) } noexcept -> std::same_as<void>;
+    { policy.reduce(paid, scores, memory) } noexcept -> std::same_as<void>;
+    { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
+};
 
 /// Any of the two.
 template <typename P>
@@ -48,13 +52,15 @@ concept Scorer = Policy<P> && requires {
 
 /// Heads of the scores before reduction: query heads where attention is looked at, kv heads otherwise.
 template <Scorer P>
-[[nodiscard]] constexpr std::size_t num_observed_heads(const P&, const problem_size& size) noexcept {
+[[nodiscard]] constexpr std::size_t num_observed_heads(const P&,
+                                                       const problem_size& size) noexcept {
     return P::needs_attention ? size.num_q_heads : size.kv.num_kv_heads;
 }
 
 /// Scratch memory of a scorer, 0 for those that need none [bytes].
 template <Scorer P>
-[[nodiscard]] constexpr std::size_t scorer_scratch_bytes(const P& policy, const problem_size& size) noexcept {
+[[nodiscard]] constexpr std::size_t scorer_scratch_bytes(const P& policy,
+                                                         const problem_size& size) noexcept {
     if constexpr (requires { policy.scratch_bytes(size); }) {
         return policy.scratch_bytes(size);
     } else {
@@ -65,11 +71,15 @@ template <Scorer P>
 /// Runs the first step of any scorer on whatever the engine gave.
 /// @param[out] observed  [num_observed_heads, seq_len]
 template <Scorer P, typename... Rest>
-void observe(const P& policy, head_scores observed, scratch memory, const KvSource auto& kv,
+void observe(const P& policy,
+             head_scores observed,
+             scratch memory,
+             const KvSource auto& kv,
              const Rest&... rest) noexcept {
     if constexpr (P::needs_attention) {
         static_assert(AttentionScorer<P, std::remove_cvref_t<decltype(kv)>, Rest...>,
-                      "kvcrush: this scorer looks at attention: call select(kv, queries) or select(attention)");
+                      "kvcrush: this scorer looks at attention: call select(kv, queries) or "
+                      "select(attention)");
         if constexpr (AttentionScorer<P, std::remove_cvref_t<decltype(kv)>, Rest...>) {
             policy.observe(kv, rest..., observed, memory);
         }
@@ -79,7 +89,10 @@ void observe(const P& policy, head_scores observed, scratch memory, const KvSour
 }
 
 template <Scorer P>
-void observe(const P& policy, head_scores observed, scratch memory, const attention_view& attention) noexcept {
+void observe(const P& policy,
+             head_scores observed,
+             scratch memory,
+             const attention_view& attention) noexcept {
     static_assert(AttentionScorer<P, attention_view>,
                   "kvcrush: this scorer reads keys: call select(kv) or select(kv, queries)");
     if constexpr (AttentionScorer<P, attention_view>) {
@@ -90,8 +103,8 @@ void observe(const P& policy, head_scores observed, scratch memory, const attent
 /// Runs the second step of any scorer: for key scorers the scores are final already.
 /// @param[out] scores  [num_kv_heads, seq_len]
 template <Scorer P>
-[[nodiscard]] const_head_scores reduce(const P& policy, const_head_scores observed, head_scores scores,
-                                       scratch memory) noexcept {
+[[nodiscard]] const_head_scores
+reduce(const P& policy, const_head_scores observed, head_scores scores, scratch memory) noexcept {
     if constexpr (P::needs_attention) {
         policy.reduce(observed, scores, memory);
         return scores;

@@ -3,12 +3,12 @@
 /// Memory that hot functions are handed instead of allocating it.
 #pragma once
 
+#include <kvcrush/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <type_traits>
-
-#include <kvcrush/config.hpp>
 
 namespace kvcrush {
 inline namespace v0 {

@@ -3,12 +3,12 @@
 /// The answer of every selector: which tokens each kv head keeps.
 #pragma once
 
+#include <kvcrush/config.hpp>
+#include <kvcrush/core/types.hpp>
+
 #include <cstddef>
 #include <span>
 #include <vector>
-
-#include <kvcrush/config.hpp>
-#include <kvcrush/core/types.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -58,7 +58,9 @@ public:
         indptr_.push_back(indices_.size());
     }
 
-    [[nodiscard]] std::size_t num_kv_heads() const noexcept { return indptr_.empty() ? 0 : indptr_.size() - 1; }
+    [[nodiscard]] std::size_t num_kv_heads() const noexcept {
+        return indptr_.empty() ? 0 : indptr_.size() - 1;
+    }
     /// Kept tokens of all heads together.
     [[nodiscard]] std::size_t total() const noexcept { return indices_.size(); }
     /// Tokens that head `head` keeps, ascending.

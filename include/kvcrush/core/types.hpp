@@ -69,7 +69,8 @@ struct bf16 {
         half = 0x7E00U | ((magnitude >> 13) & 0x3FFU);
     } else if (magnitude >= 0x477FF000U) { // 65520 and above round to infinity
         half = 0x7C00U;
-    } else if (magnitude < 0x38800000U) { // below 2^-14: adding 0.5 rounds at 2^-24, the last subnormal bit
+    } else if (magnitude <
+               0x38800000U) { // below 2^-14: adding 0.5 rounds at 2^-24, the last subnormal bit
         half = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - 0x3F000000U;
     } else {
         half = (magnitude - 0x38000000U + 0xFFFU + ((magnitude >> 13) & 1U)) >> 13;
@@ -79,8 +80,9 @@ struct bf16 {
 
 /// What K and V may be made of.
 template <typename T>
-concept Element = std::same_as<std::remove_const_t<T>, float> || std::same_as<std::remove_const_t<T>, f16> ||
-                  std::same_as<std::remove_const_t<T>, bf16>;
+concept Element =
+    std::same_as<std::remove_const_t<T>, float> || std::same_as<std::remove_const_t<T>, f16> ||
+    std::same_as<std::remove_const_t<T>, bf16>;
 
 /// Converts one value; the inverse of to_float, rounding to nearest even.
 template <Element T>

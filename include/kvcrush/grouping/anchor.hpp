@@ -3,6 +3,11 @@
 /// The one code that all others are compared with.
 #pragma once
 
+#include <kvcrush/config.hpp>
+#include <kvcrush/core/parameter.hpp>
+#include <kvcrush/core/random.hpp>
+#include <kvcrush/simd/code_word.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -12,11 +17,6 @@
 #include <string_view>
 #include <tuple>
 #include <utility>
-
-#include <kvcrush/config.hpp>
-#include <kvcrush/core/parameter.hpp>
-#include <kvcrush/core/random.hpp>
-#include <kvcrush/simd/code_word.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -36,12 +36,13 @@ enum class anchor_kind {
 
 template <>
 struct enum_names<anchor_kind> {
-    static constexpr std::array values{std::pair{std::string_view("zeros"), anchor_kind::zeros},
-                                       std::pair{std::string_view("ones"), anchor_kind::ones},
-                                       std::pair{std::string_view("alternate"), anchor_kind::alternate},
-                                       std::pair{std::string_view("random"), anchor_kind::random},
-                                       std::pair{std::string_view("mean"), anchor_kind::mean},
-                                       std::pair{std::string_view("inverse_mean"), anchor_kind::inverse_mean}};
+    static constexpr std::array values{
+        std::pair{std::string_view("zeros"), anchor_kind::zeros},
+        std::pair{std::string_view("ones"), anchor_kind::ones},
+        std::pair{std::string_view("alternate"), anchor_kind::alternate},
+        std::pair{std::string_view("random"), anchor_kind::random},
+        std::pair{std::string_view("mean"), anchor_kind::mean},
+        std::pair{std::string_view("inverse_mean"), anchor_kind::inverse_mean}};
 };
 
 /// Makes the anchor of a set of codes.
@@ -65,7 +66,8 @@ struct anchor {
     /// @param[in]  num_bits  bits in use; those above it stay 0
     /// @param[out] out       [words]
     template <simd::CodeWord Code>
-    void make(std::span<const Code> codes, std::size_t num_bits, std::span<Code> out) const noexcept {
+    void
+    make(std::span<const Code> codes, std::size_t num_bits, std::span<Code> out) const noexcept {
         std::fill(out.begin(), out.end(), Code{0});
         const std::size_t num_codes = out.empty() ? 0 : codes.size() / out.size();
         for (std::size_t bit = 0; bit < num_bits; ++bit) {
@@ -82,8 +84,12 @@ private:
     static constexpr std::size_t word_bits = std::numeric_limits<Code>::digits;
 
     template <typename Code>
-    [[nodiscard]] bool is_set(std::size_t bit, std::size_t word, Code mask, std::span<const Code> codes,
-                              std::size_t words, std::size_t num_codes) const noexcept {
+    [[nodiscard]] bool is_set(std::size_t bit,
+                              std::size_t word,
+                              Code mask,
+                              std::span<const Code> codes,
+                              std::size_t words,
+                              std::size_t num_codes) const noexcept {
         switch (kind) {
         case anchor_kind::zeros: return false;
         case anchor_kind::ones: return true;

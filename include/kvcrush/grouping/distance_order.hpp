@@ -3,13 +3,13 @@
 /// Tokens with the same distance to the anchor are a group; groups follow each other by distance.
 #pragma once
 
+#include <kvcrush/config.hpp>
+#include <kvcrush/core/types.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
-
-#include <kvcrush/config.hpp>
-#include <kvcrush/core/types.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -21,8 +21,10 @@ inline namespace v0 {
 /// @param[out] order      the candidates; must have room for all of them
 /// @return     number of candidates written
 template <typename Distance>
-std::size_t order_by_distance(std::span<const Distance> distances, std::span<const std::uint8_t> taken,
-                              std::span<std::uint32_t> offsets, std::span<token_index> order) noexcept {
+std::size_t order_by_distance(std::span<const Distance> distances,
+                              std::span<const std::uint8_t> taken,
+                              std::span<std::uint32_t> offsets,
+                              std::span<token_index> order) noexcept {
     KVCRUSH_ASSERT(distances.size() == taken.size());
     std::fill(offsets.begin(), offsets.end(), 0U);
     for (std::size_t t = 0; t < distances.size(); ++t) {

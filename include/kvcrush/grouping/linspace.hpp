@@ -3,14 +3,14 @@
 /// Representatives at even spacing, first and last candidate included.
 #pragma once
 
+#include <kvcrush/config.hpp>
+#include <kvcrush/grouping/picker.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 #include <tuple>
-
-#include <kvcrush/config.hpp>
-#include <kvcrush/grouping/picker.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -23,7 +23,9 @@ struct linspace_picker {
     static constexpr auto parameters() { return std::tuple{}; }
     void validate() const {}
 
-    void pick(std::span<const token_index> order, std::span<const float>, std::span<token_index> out) const noexcept {
+    void pick(std::span<const token_index> order,
+              std::span<const float>,
+              std::span<token_index> out) const noexcept {
         KVCRUSH_ASSERT(out.size() <= order.size());
         for (std::size_t i = 0; i < out.size(); ++i) {
             const std::uint64_t place =

@@ -3,15 +3,15 @@
 /// Each stratum sends its best token.
 #pragma once
 
+#include <kvcrush/config.hpp>
+#include <kvcrush/grouping/picker.hpp>
+#include <kvcrush/simd/ordered_key.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 #include <tuple>
-
-#include <kvcrush/config.hpp>
-#include <kvcrush/grouping/picker.hpp>
-#include <kvcrush/simd/ordered_key.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -25,12 +25,14 @@ struct most_important_picker {
     static constexpr auto parameters() { return std::tuple{}; }
     void validate() const {}
 
-    void pick(std::span<const token_index> order, std::span<const float> scores,
+    void pick(std::span<const token_index> order,
+              std::span<const float> scores,
               std::span<token_index> out) const noexcept {
         KVCRUSH_ASSERT(out.size() <= order.size());
         std::size_t begin = 0;
         for (std::size_t i = 0; i < out.size(); ++i) {
-            const auto end = static_cast<std::size_t>(std::uint64_t{i + 1} * order.size() / out.size());
+            const auto end =
+                static_cast<std::size_t>(std::uint64_t{i + 1} * order.size() / out.size());
             token_index best = order[begin];
             for (std::size_t place = begin + 1; place < end; ++place) {
                 if (simd::ordered_key(scores[order[place]]) > simd::ordered_key(scores[best])) {

@@ -3,11 +3,11 @@
 /// Who speaks for the tokens that are not important enough to stay?
 #pragma once
 
-#include <concepts>
-#include <span>
-
 #include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/types.hpp>
+
+#include <concepts>
+#include <span>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -18,11 +18,12 @@ inline namespace v0 {
 ///     scores  [tokens] importance, indexed by what stands in `order`
 ///     out     the chosen tokens, each once, in any order
 template <typename P>
-concept RepresentativePicker =
-    Policy<P> && requires(const P& policy, std::span<const token_index> order, std::span<const float> scores,
-                          std::span<token_index> out) {
-        { policy.pick(order, scores, out) } noexcept -> std::same_as<void>;
-    };
+concept RepresentativePicker = Policy<P> && requires(const P& policy,
+                                                     std::span<const token_index> order,
+                                                     std::span<const float> scores,
+                                                     std::span<token_index> out) {
+    { policy.pick(order, scores, out) } noexcept -> std::same_as<void>;
+};
 
 } // namespace v0
 } // namespace kvcrush

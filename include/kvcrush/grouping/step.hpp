@@ -3,13 +3,13 @@
 /// Representatives at a whole step from the nearest on.
 #pragma once
 
+#include <kvcrush/config.hpp>
+#include <kvcrush/grouping/picker.hpp>
+
 #include <cstddef>
 #include <span>
 #include <string_view>
 #include <tuple>
-
-#include <kvcrush/config.hpp>
-#include <kvcrush/grouping/picker.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -22,7 +22,9 @@ struct step_picker {
     static constexpr auto parameters() { return std::tuple{}; }
     void validate() const {}
 
-    void pick(std::span<const token_index> order, std::span<const float>, std::span<token_index> out) const noexcept {
+    void pick(std::span<const token_index> order,
+              std::span<const float>,
+              std::span<token_index> out) const noexcept {
         KVCRUSH_ASSERT(out.size() <= order.size());
         const std::size_t step = out.empty() ? 0 : order.size() / out.size();
         for (std::size_t i = 0; i < out.size(); ++i) {

@@ -3,13 +3,13 @@
 /// Sums over attention weights that an engine hands over.
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
-#include <span>
-
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/head_scores.hpp>
 #include <kvcrush/core/query_view.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -17,7 +17,8 @@ inline namespace v0 {
 /// mass[h, j] = sum over the queries of the weight that query head h pays to token j.
 /// @param[out] mass  [num_q_heads, seq_len]
 inline void attention_mass(const attention_view& attention, head_scores mass) noexcept {
-    KVCRUSH_ASSERT(mass.num_heads() == attention.num_q_heads() && mass.seq_len() == attention.seq_len());
+    KVCRUSH_ASSERT(mass.num_heads() == attention.num_q_heads() &&
+                   mass.seq_len() == attention.seq_len());
     std::fill(mass.values().begin(), mass.values().end(), 0.0F);
     for (std::size_t head = 0; head < attention.num_q_heads(); ++head) {
         const std::span<float> sums = mass.row(head);

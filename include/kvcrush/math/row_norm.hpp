@@ -3,16 +3,16 @@
 /// The length of a key of any element type and stride.
 #pragma once
 
+#include <kvcrush/core/row_view.hpp>
+#include <kvcrush/core/types.hpp>
+#include <kvcrush/simd/convert.hpp>
+#include <kvcrush/simd/norm.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <span>
 #include <type_traits>
-
-#include <kvcrush/core/row_view.hpp>
-#include <kvcrush/core/types.hpp>
-#include <kvcrush/simd/convert.hpp>
-#include <kvcrush/simd/norm.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -30,8 +30,9 @@ template <Element T>
     for (std::size_t begin = 0; begin < row.size(); begin += buffer.size()) {
         const std::span<float> part(buffer.data(), (std::min)(buffer.size(), row.size() - begin));
         if (row.contiguous()) {
-            simd::to_float(std::span<const std::remove_const_t<T>>(row.elements()).subspan(begin, part.size()),
-                           part);
+            simd::to_float(
+                std::span<const std::remove_const_t<T>>(row.elements()).subspan(begin, part.size()),
+                part);
         } else {
             for (std::size_t i = 0; i < part.size(); ++i) {
                 part[i] = to_float(row[begin + i]);

@@ -3,6 +3,11 @@
 /// Heavy hitters: the tokens that all queries together attended to most.
 #pragma once
 
+#include <kvcrush/core/scorer.hpp>
+#include <kvcrush/math/attention_mass.hpp>
+#include <kvcrush/math/attention_rows.hpp>
+#include <kvcrush/math/fold_heads.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -10,11 +15,6 @@
 #include <string_view>
 #include <tuple>
 #include <utility>
-
-#include <kvcrush/core/scorer.hpp>
-#include <kvcrush/math/attention_mass.hpp>
-#include <kvcrush/math/attention_rows.hpp>
-#include <kvcrush/math/fold_heads.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -29,8 +29,9 @@ enum class h2o_normalisation {
 
 template <>
 struct enum_names<h2o_normalisation> {
-    static constexpr std::array values{std::pair{std::string_view("reach"), h2o_normalisation::reach},
-                                       std::pair{std::string_view("none"), h2o_normalisation::none}};
+    static constexpr std::array values{
+        std::pair{std::string_view("reach"), h2o_normalisation::reach},
+        std::pair{std::string_view("none"), h2o_normalisation::none}};
 };
 
 /// Scores a token by the attention it has accumulated.
@@ -72,11 +73,16 @@ struct h2o_scorer {
     /// @param[in]  queries  [num_q_heads, num_queries, head_dim], after RoPE, the last ones of the sequence
     /// @param[out] mass     [num_q_heads, seq_len]
     template <KvSource Kv>
-    void observe(const Kv& kv, const query_view& queries, head_scores mass, scratch memory) const noexcept {
+    void observe(const Kv& kv,
+                 const query_view& queries,
+                 head_scores mass,
+                 scratch memory) const noexcept {
         const query_view window = queries.last(num_queries(mass.seq_len()));
-        attention_mass(kv, window, mass.values(),
-                       memory.take<float>(
-                           attention_mass_workspace(kv.shape(), window.num_q_heads(), window.num_queries())));
+        attention_mass(kv,
+                       window,
+                       mass.values(),
+                       memory.take<float>(attention_mass_workspace(
+                           kv.shape(), window.num_q_heads(), window.num_queries())));
         divide_by_reach(mass, window.num_queries());
     }
 
@@ -101,7 +107,8 @@ private:
         for (std::size_t head = 0; head < mass.num_heads(); ++head) {
             const std::span<float> row = mass.row(head);
             for (std::size_t j = 0; j < row.size(); ++j) {
-                row[j] /= static_cast<float>((std::max)((std::min)(num_queries, row.size() - j), std::size_t{1}));
+                row[j] /= static_cast<float>(
+                    (std::max)((std::min)(num_queries, row.size() - j), std::size_t{1}));
             }
         }
     }

@@ -3,14 +3,14 @@
 /// Keys with a small norm attract attention.
 #pragma once
 
+#include <kvcrush/core/scorer.hpp>
+#include <kvcrush/math/row_norm.hpp>
+
 #include <cmath>
 #include <cstddef>
 #include <span>
 #include <string_view>
 #include <tuple>
-
-#include <kvcrush/core/scorer.hpp>
-#include <kvcrush/math/row_norm.hpp>
 
 namespace kvcrush {
 inline namespace v0 {

@@ -3,14 +3,14 @@
 /// The baseline without which no figure means anything.
 #pragma once
 
+#include <kvcrush/core/random.hpp>
+#include <kvcrush/core/scorer.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 #include <tuple>
-
-#include <kvcrush/core/random.hpp>
-#include <kvcrush/core/scorer.hpp>
 
 namespace kvcrush {
 inline namespace v0 {

@@ -3,6 +3,13 @@
 /// The tokens that the end of the prompt looks at.
 #pragma once
 
+#include <kvcrush/core/error.hpp>
+#include <kvcrush/core/scorer.hpp>
+#include <kvcrush/math/attention_mass.hpp>
+#include <kvcrush/math/attention_rows.hpp>
+#include <kvcrush/math/fold_heads.hpp>
+#include <kvcrush/simd/pool.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -10,13 +17,6 @@
 #include <string_view>
 #include <tuple>
 #include <utility>
-
-#include <kvcrush/core/error.hpp>
-#include <kvcrush/core/scorer.hpp>
-#include <kvcrush/math/attention_mass.hpp>
-#include <kvcrush/math/attention_rows.hpp>
-#include <kvcrush/math/fold_heads.hpp>
-#include <kvcrush/simd/pool.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -55,7 +55,8 @@ struct enum_names<pooling_order> {
 ///       query head); max pooling of 7 as in the authors' LongBench runs (their class default is avg 5, window 64).
 struct snapkv_scorer {
     static constexpr std::string_view name = "snapkv";
-    static constexpr std::string_view about = "what the last queries attend to, smoothed over neighbours";
+    static constexpr std::string_view about =
+        "what the last queries attend to, smoothed over neighbours";
     static constexpr bool needs_attention = true;
 
     /// Last queries whose attention decides. 32 in the authors' runs.
@@ -82,7 +83,9 @@ struct snapkv_scorer {
     /// @throws std::invalid_argument if window is 0 or the kernel is even
     void validate() const {
         detail::require(observation_window > 0, "snapkv: window is 0; it must be at least 1 query");
-        detail::require(pooling_kernel_size % 2 == 1, "snapkv: kernel is ", pooling_kernel_size,
+        detail::require(pooling_kernel_size % 2 == 1,
+                        "snapkv: kernel is ",
+                        pooling_kernel_size,
                         "; it must be odd");
     }
 
@@ -92,8 +95,8 @@ struct snapkv_scorer {
     }
     [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept {
         // observe() and reduce() run one after the other; reduce() takes two rows.
-        return (std::max)(scratch::bytes<float>(attention_mass_workspace(size.kv, size.num_q_heads,
-                                                                         num_queries(size.kv.seq_len))),
+        return (std::max)(scratch::bytes<float>(attention_mass_workspace(
+                              size.kv, size.num_q_heads, num_queries(size.kv.seq_len))),
                           2 * scratch::bytes<float>(size.kv.seq_len));
     }
 
@@ -101,11 +104,16 @@ struct snapkv_scorer {
     /// @param[in]  queries  [num_q_heads, >= window, head_dim], after RoPE, the last ones of the sequence
     /// @param[out] mass     [num_q_heads, seq_len]
     template <KvSource Kv>
-    void observe(const Kv& kv, const query_view& queries, head_scores mass, scratch memory) const noexcept {
+    void observe(const Kv& kv,
+                 const query_view& queries,
+                 head_scores mass,
+                 scratch memory) const noexcept {
         const query_view window = queries.last(observation_window);
-        attention_mass(kv, window, mass.values(),
-                       memory.take<float>(
-                           attention_mass_workspace(kv.shape(), window.num_q_heads(), window.num_queries())));
+        attention_mass(kv,
+                       window,
+                       mass.values(),
+                       memory.take<float>(attention_mass_workspace(
+                           kv.shape(), window.num_q_heads(), window.num_queries())));
     }
 
     /// @param[in]  attention  [num_q_heads, >= window, seq_len] weights of the last queries
@@ -116,7 +124,8 @@ struct snapkv_scorer {
 
     /// @param[out] scores  [num_kv_heads, seq_len]
     void reduce(const_head_scores mass, head_scores scores, scratch memory) const noexcept {
-        const std::size_t num_rows = shared ? (std::min)(scores.num_heads(), std::size_t{1}) : scores.num_heads();
+        const std::size_t num_rows =
+            shared ? (std::min)(scores.num_heads(), std::size_t{1}) : scores.num_heads();
         const std::size_t group_size = num_rows == 0 ? 0 : mass.num_heads() / num_rows;
         const std::span<float> folded = memory.take<float>(mass.seq_len());
         const std::span<float> pooled = memory.take<float>(mass.seq_len());
@@ -138,25 +147,35 @@ struct snapkv_scorer {
     }
 
 private:
-    [[nodiscard]] std::size_t prefix(std::size_t seq_len) const noexcept { return seq_len - num_queries(seq_len); }
+    [[nodiscard]] std::size_t prefix(std::size_t seq_len) const noexcept {
+        return seq_len - num_queries(seq_len);
+    }
 
     void smooth(std::span<const float> in, std::span<float> out) const noexcept {
         const std::size_t length = prefix(in.size());
         switch (pool) {
-        case pooling::max: simd::max_pool(in.first(length), out.first(length), pooling_kernel_size); break;
-        case pooling::avg: simd::avg_pool(in.first(length), out.first(length), pooling_kernel_size); break;
+        case pooling::max:
+            simd::max_pool(in.first(length), out.first(length), pooling_kernel_size);
+            break;
+        case pooling::avg:
+            simd::avg_pool(in.first(length), out.first(length), pooling_kernel_size);
+            break;
         case pooling::none: std::copy_n(in.begin(), length, out.begin()); break;
         }
     }
 
-    void fold_pooled_heads(const_head_scores mass, std::size_t first, std::size_t count, std::span<float> pooled,
+    void fold_pooled_heads(const_head_scores mass,
+                           std::size_t first,
+                           std::size_t count,
+                           std::span<float> pooled,
                            std::span<float> out) const noexcept {
         for (std::size_t i = 0; i < count; ++i) {
             smooth(mass.row(first + i), pooled);
             for (std::size_t t = 0; t < prefix(out.size()); ++t) {
                 const float before = i == 0 ? 0.0F : out[t];
-                out[t] = reduce_heads == head_reduction::max ? (i == 0 ? pooled[t] : (std::max)(before, pooled[t]))
-                                                             : before + pooled[t];
+                out[t] = reduce_heads == head_reduction::max
+                             ? (i == 0 ? pooled[t] : (std::max)(before, pooled[t]))
+                             : before + pooled[t];
             }
         }
         if (reduce_heads == head_reduction::mean && count > 0) {

@@ -3,12 +3,12 @@
 /// Attention sinks and a sliding window, nothing else.
 #pragma once
 
+#include <kvcrush/core/scorer.hpp>
+
 #include <cstddef>
 #include <span>
 #include <string_view>
 #include <tuple>
-
-#include <kvcrush/core/scorer.hpp>
 
 namespace kvcrush {
 inline namespace v0 {

@@ -3,15 +3,15 @@
 /// From scores and counts to the tokens that stay.
 #pragma once
 
-#include <algorithm>
-#include <concepts>
-#include <cstddef>
-#include <span>
-
 #include <kvcrush/core/budget.hpp>
 #include <kvcrush/core/head_scores.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/core/selection.hpp>
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <span>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -23,10 +23,17 @@ inline namespace v0 {
 ///     counts    [num_kv_heads] tokens to keep, sinks and recent included
 ///     inputs    what the engine gave, for selectors that look again
 template <typename P, typename... Inputs>
-concept Selector = Policy<P> && requires(const P& policy, const_head_scores scores, const areas& area,
-                                         std::span<const std::size_t> counts, selection& out, scratch memory,
-                                         const problem_size& size, const Inputs&... inputs) {
-    { policy.select(scores, scores, area, counts, out, memory, inputs...) } noexcept -> std::same_as<void>;
+concept Selector = Policy<P> && requires(const P& policy,
+                                         const_head_scores scores,
+                                         const areas& area,
+                                         std::span<const std::size_t> counts,
+                                         selection& out,
+                                         scratch memory,
+                                         const problem_size& size,
+                                         const Inputs&... inputs) {
+    {
+        policy.select(scores, scores, area, counts, out, memory, inputs...)
+    } noexcept -> std::same_as<void>;
     { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
 };
 

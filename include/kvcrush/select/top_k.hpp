@@ -3,13 +3,13 @@
 /// The best-scored tokens of each head.
 #pragma once
 
+#include <kvcrush/select/selector.hpp>
+#include <kvcrush/simd/top_k.hpp>
+
 #include <cstddef>
 #include <span>
 #include <string_view>
 #include <tuple>
-
-#include <kvcrush/select/selector.hpp>
-#include <kvcrush/simd/top_k.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -24,13 +24,20 @@ struct top_k_selector {
     [[nodiscard]] std::size_t scratch_bytes(const problem_size&) const noexcept { return 0; }
 
     template <typename... Inputs>
-    void select(const_head_scores scores, const_head_scores, const areas& area, std::span<const std::size_t> counts,
-                selection& out, scratch, const Inputs&...) const noexcept {
+    void select(const_head_scores scores,
+                const_head_scores,
+                const areas& area,
+                std::span<const std::size_t> counts,
+                selection& out,
+                scratch,
+                const Inputs&...) const noexcept {
         out.clear();
         for (std::size_t head = 0; head < scores.num_heads(); ++head) {
             const std::size_t middle = detail::middle_budget(area, counts[head]);
             out.extend_range(0, area.middle_begin);
-            simd::top_k(area.middle(scores.row(head)), middle, out.extend(middle),
+            simd::top_k(area.middle(scores.row(head)),
+                        middle,
+                        out.extend(middle),
                         static_cast<token_index>(area.middle_begin));
             out.extend_range(area.middle_end, area.seq_len);
             out.end_head();

@@ -3,15 +3,6 @@
 /// The portrait of a token that KVCrush is named for: which heads care about it?
 #pragma once
 
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <limits>
-#include <span>
-#include <string_view>
-#include <tuple>
-#include <utility>
-
 #include <kvcrush/core/budget.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/head_scores.hpp>
@@ -21,6 +12,15 @@
 #include <kvcrush/simd/ordered_key.hpp>
 #include <kvcrush/simd/pack_bits.hpp>
 #include <kvcrush/simd/rank_cut.hpp>
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <span>
+#include <string_view>
+#include <tuple>
+#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -35,8 +35,9 @@ enum class bit_rule {
 
 template <>
 struct enum_names<bit_rule> {
-    static constexpr std::array values{std::pair{std::string_view("top_fraction"), bit_rule::top_fraction},
-                                       std::pair{std::string_view("mean"), bit_rule::mean}};
+    static constexpr std::array values{
+        std::pair{std::string_view("top_fraction"), bit_rule::top_fraction},
+        std::pair{std::string_view("mean"), bit_rule::mean}};
 };
 
 /// One bit per head: bit h of token t is set where head h cares about token t.
@@ -49,13 +50,16 @@ struct head_signature {
     double quantile = 0.5;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"rule", &head_signature::rule, "a head marks its"},
-                          parameter{"quantile", &head_signature::quantile, "share of the tokens a head marks"}};
+        return std::tuple{
+            parameter{"rule", &head_signature::rule, "a head marks its"},
+            parameter{"quantile", &head_signature::quantile, "share of the tokens a head marks"}};
     }
 
     /// @throws std::invalid_argument if quantile lies outside [0, 1]
     void validate() const {
-        detail::require(quantile >= 0.0 && quantile <= 1.0, "head_signature: quantile is ", quantile,
+        detail::require(quantile >= 0.0 && quantile <= 1.0,
+                        "head_signature: quantile is ",
+                        quantile,
                         "; it must lie in [0, 1]");
     }
 
@@ -68,19 +72,26 @@ struct head_signature {
     /// @param[in]  area      signatures are made for its middle tokens only
     /// @param[out] codes     [num_middle, words], token-major, bits above num_heads are 0
     template <simd::CodeWord Code>
-    void build(const_head_scores observed, const areas& area, std::span<Code> codes, scratch memory) const noexcept {
+    void build(const_head_scores observed,
+               const areas& area,
+               std::span<Code> codes,
+               scratch memory) const noexcept {
         const std::span<simd::rank_cut> cuts = memory.take<simd::rank_cut>(observed.num_heads());
         for (std::size_t head = 0; head < observed.num_heads(); ++head) {
             cuts[head] = cut(area.middle(observed.row(head)));
         }
-        simd::pack_heads(observed.values().subspan((std::min)(area.middle_begin, observed.values().size())),
-                         observed.seq_len(), std::span<const simd::rank_cut>(cuts), codes);
+        simd::pack_heads(
+            observed.values().subspan((std::min)(area.middle_begin, observed.values().size())),
+            observed.seq_len(),
+            std::span<const simd::rank_cut>(cuts),
+            codes);
     }
 
 private:
     [[nodiscard]] simd::rank_cut cut(std::span<const float> scores) const noexcept {
         if (rule == bit_rule::top_fraction) {
-            const auto ones = static_cast<std::size_t>(quantile * static_cast<double>(scores.size()));
+            const auto ones =
+                static_cast<std::size_t>(quantile * static_cast<double>(scores.size()));
             return simd::find_rank_cut(scores, ones);
         }
         double sum = 0.0;

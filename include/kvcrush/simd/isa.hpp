@@ -4,9 +4,9 @@
 /// and one switch per batch picks the rung.
 #pragma once
 
-#include <cstdint>
-
 #include <kvcrush/config.hpp>
+
+#include <cstdint>
 
 #if KVCRUSH_X86_DISPATCH
 #    include <cpuid.h>
@@ -33,10 +33,10 @@ inline isa detect_isa() noexcept {
     const bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                       __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
                       __builtin_cpu_supports("popcnt");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                        __builtin_cpu_supports("avx512vpopcntdq") &&
-                        __builtin_cpu_supports("avx512bitalg");
+    const bool avx512 =
+        avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512bitalg");
     return avx512 ? isa::avx512 : avx2 ? isa::avx2 : isa::scalar;
 #else
     return isa::scalar;
@@ -52,7 +52,9 @@ inline isa detect_isa() noexcept {
 }
 
 /// The rung that a call limited to `at_most` takes on this machine.
-[[nodiscard]] inline isa usable(isa at_most) noexcept { return at_most < best() ? at_most : best(); }
+[[nodiscard]] inline isa usable(isa at_most) noexcept {
+    return at_most < best() ? at_most : best();
+}
 
 [[nodiscard]] constexpr const char* name_of(isa rung) noexcept {
     switch (rung) {

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // The selector against its reference, over ragged sizes, hostile scores and every code width.
+#include <kvcrush/grouping/most_important.hpp>
+#include <kvcrush/grouping/step.hpp>
 #include <kvcrush/select/kvcrush_selector.hpp>
+
+#include "reference/kvcrush.hpp"
+#include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
 
 #include <array>
 #include <cstddef>
 #include <limits>
 #include <string>
 #include <vector>
-
-#include <gtest/gtest.h>
-
-#include <kvcrush/grouping/most_important.hpp>
-#include <kvcrush/grouping/step.hpp>
-
-#include "reference/kvcrush.hpp"
-#include "support/cache_data.hpp"
 
 namespace kvcrush {
 namespace {
@@ -42,32 +41,48 @@ std::vector<float> hostile_scores(std::size_t count, std::uint64_t seed) {
 }
 
 template <typename Picker>
-void compare_with_reference(const std::vector<float>& observed, const shape& s, std::size_t num_kv_heads,
-                            const area_sizes& sizes, std::size_t budget, double share, double quantile,
+void compare_with_reference(const std::vector<float>& observed,
+                            const shape& s,
+                            std::size_t num_kv_heads,
+                            const area_sizes& sizes,
+                            std::size_t budget,
+                            double share,
+                            double quantile,
                             anchor_kind kind) {
-    const std::vector<float> scores(observed.begin(),
-                                    observed.begin() + static_cast<std::ptrdiff_t>(num_kv_heads * s.tokens));
-    const kvcrush_selector<Picker> selector{.share = share, .signature = {.quantile = quantile}, .anchor = {kind, 17}};
+    const std::vector<float> scores(
+        observed.begin(), observed.begin() + static_cast<std::ptrdiff_t>(num_kv_heads * s.tokens));
+    const kvcrush_selector<Picker> selector{
+        .share = share, .signature = {.quantile = quantile}, .anchor = {kind, 17}};
     const std::vector<std::size_t> counts(num_kv_heads, budget);
     selection out;
     out.reserve(num_kv_heads, num_kv_heads * s.tokens);
     test::owned_scratch memory(selector.scratch_bytes({{num_kv_heads, s.tokens, 1, 1}, s.heads}));
-    selector.select(const_head_scores(scores, num_kv_heads, s.tokens), const_head_scores(observed, s.heads, s.tokens),
-                    areas(sizes, s.tokens), counts, out, memory.get());
+    selector.select(const_head_scores(scores, num_kv_heads, s.tokens),
+                    const_head_scores(observed, s.heads, s.tokens),
+                    areas(sizes, s.tokens),
+                    counts,
+                    out,
+                    memory.get());
 
     std::vector<std::vector<double>> heads;
     for (std::size_t h = 0; h < s.heads; ++h) {
         const auto begin = observed.begin() + static_cast<std::ptrdiff_t>(h * s.tokens);
         heads.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(s.tokens));
     }
-    const reference::kvcrush_settings settings{share, quantile, std::string(name_of(kind)), std::string(Picker::name),
-                                               17};
+    const reference::kvcrush_settings settings{
+        share, quantile, std::string(name_of(kind)), std::string(Picker::name), 17};
     ASSERT_EQ(out.num_kv_heads(), num_kv_heads);
     for (std::size_t head = 0; head < num_kv_heads; ++head) {
-        ASSERT_EQ(test::list(out.kept(head)), reference::kvcrush(heads, heads[head], sizes.num_sink_tokens,
-                                                                 sizes.num_recent_tokens, budget, settings))
-            << s.heads << " heads, " << s.tokens << " tokens, budget " << budget << ", share " << share
-            << ", quantile " << quantile << ", anchor " << settings.anchor << ", pick " << settings.pick;
+        ASSERT_EQ(test::list(out.kept(head)),
+                  reference::kvcrush(heads,
+                                     heads[head],
+                                     sizes.num_sink_tokens,
+                                     sizes.num_recent_tokens,
+                                     budget,
+                                     settings))
+            << s.heads << " heads, " << s.tokens << " tokens, budget " << budget << ", share "
+            << share << ", quantile " << quantile << ", anchor " << settings.anchor << ", pick "
+            << settings.pick;
     }
 }
 
@@ -76,27 +91,35 @@ TEST(KvcrushSelectorAgainstReference, EveryCodeWidthAndRaggedSize) {
     for (const std::size_t heads : {1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 130, 256, 300}) {
         for (const std::size_t count : {0, 1, 2, 36, 37, 63, 64, 65, 100, 257}) {
             ++seed;
-            const std::vector<float> observed =
-                seed % 2 == 0 ? test::random_scores(heads * count, seed) : hostile_scores(heads * count, seed);
+            const std::vector<float> observed = seed % 2 == 0
+                                                    ? test::random_scores(heads * count, seed)
+                                                    : hostile_scores(heads * count, seed);
             const std::size_t budget = count / (1 + seed % 5);
-            compare_with_reference<linspace_picker>(observed, {heads, count}, 1, {4, 32}, budget, 0.25, 0.5,
-                                                    anchor_kind::zeros);
-            compare_with_reference<most_important_picker>(observed, {heads, count}, 1, {0, 3}, budget, 0.5, 0.3,
-                                                          anchor_kind::alternate);
+            compare_with_reference<linspace_picker>(
+                observed, {heads, count}, 1, {4, 32}, budget, 0.25, 0.5, anchor_kind::zeros);
+            compare_with_reference<most_important_picker>(
+                observed, {heads, count}, 1, {0, 3}, budget, 0.5, 0.3, anchor_kind::alternate);
         }
     }
 }
 
 TEST(KvcrushSelectorAgainstReference, EveryAnchorPickerAndShare) {
     std::uint64_t seed = 100;
-    for (const anchor_kind kind : {anchor_kind::zeros, anchor_kind::ones, anchor_kind::alternate, anchor_kind::random,
-                                   anchor_kind::mean, anchor_kind::inverse_mean}) {
+    for (const anchor_kind kind : {anchor_kind::zeros,
+                                   anchor_kind::ones,
+                                   anchor_kind::alternate,
+                                   anchor_kind::random,
+                                   anchor_kind::mean,
+                                   anchor_kind::inverse_mean}) {
         for (const double share : {0.0, 0.1, 0.25, 0.9, 1.0}) {
             for (const double quantile : {0.0, 0.5, 0.75, 1.0}) {
                 const std::vector<float> observed = hostile_scores(6 * 90, ++seed);
-                compare_with_reference<linspace_picker>(observed, {6, 90}, 3, {2, 5}, 40, share, quantile, kind);
-                compare_with_reference<step_picker>(observed, {6, 90}, 3, {0, 0}, 90, share, quantile, kind);
-                compare_with_reference<most_important_picker>(observed, {6, 90}, 2, {0, 0}, 31, share, quantile, kind);
+                compare_with_reference<linspace_picker>(
+                    observed, {6, 90}, 3, {2, 5}, 40, share, quantile, kind);
+                compare_with_reference<step_picker>(
+                    observed, {6, 90}, 3, {0, 0}, 90, share, quantile, kind);
+                compare_with_reference<most_important_picker>(
+                    observed, {6, 90}, 2, {0, 0}, 31, share, quantile, kind);
             }
         }
     }

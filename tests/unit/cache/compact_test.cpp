@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/cache/compact.hpp>
-
-#include <cstddef>
-#include <vector>
-
-#include <gtest/gtest.h>
-
 #include <kvcrush/cache/free_pages.hpp>
 #include <kvcrush/cache/position_map.hpp>
 
 #include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <vector>
 
 namespace kvcrush {
 namespace {
@@ -77,7 +76,8 @@ TEST(Compact, KeepingNothingIsAllowed) {
     none.reserve(2, 0);
     none.end_head();
     none.end_head();
-    test::with_every_layout<float>(kv_shape{2, 10, 4, 4}, [&](const auto& kv) { compact(kv, none); });
+    test::with_every_layout<float>(kv_shape{2, 10, 4, 4},
+                                   [&](const auto& kv) { compact(kv, none); });
 }
 
 TEST(PositionMap, SaysWhereEachTokenWent) {
@@ -90,7 +90,9 @@ TEST(PositionMap, SaysWhereEachTokenWent) {
     kept.end_head();
     std::vector<token_index> map(2 * 5);
     position_map(kept, map);
-    EXPECT_EQ(map, (std::vector<token_index>{evicted, 0, 1, evicted, evicted, 0, evicted, evicted, 1, 2}));
+    EXPECT_EQ(
+        map,
+        (std::vector<token_index>{evicted, 0, 1, evicted, evicted, 0, evicted, evicted, 1, 2}));
 }
 
 TEST(PositionMap, PerTokenValuesMoveWithTheRows) {
@@ -104,11 +106,16 @@ TEST(PositionMap, PerTokenValuesMoveWithTheRows) {
 constexpr std::size_t page_size = 4;
 
 template <typename Table>
-std::vector<page_index> freed(const Table& table, std::size_t heads, std::size_t tokens, const selection& kept) {
+std::vector<page_index>
+freed(const Table& table, std::size_t heads, std::size_t tokens, const selection& kept) {
     constexpr std::size_t num_pages = 16;
-    const page_strides strides = Table::shared ? page_strides::hnd(heads, page_size, 1) : page_strides::per_head(page_size, 1);
+    const page_strides strides = Table::shared ? page_strides::hnd(heads, page_size, 1)
+                                               : page_strides::per_head(page_size, 1);
     std::vector<float> memory(num_pages * heads * page_size);
-    const paged_kv_view<float, Table> kv(memory, memory, page_pool{num_pages, page_size, strides, strides}, table,
+    const paged_kv_view<float, Table> kv(memory,
+                                         memory,
+                                         page_pool{num_pages, page_size, strides, strides},
+                                         table,
                                          kv_shape{heads, tokens, 1, 1});
     std::vector<page_index> free(num_pages);
     free.resize(free_pages(kv, kept, free));
@@ -133,7 +140,8 @@ TEST(FreePages, EachHeadFreesItsOwn) {
     kept.end_head();
     kept.end_head();
     const std::vector<page_index> pages{0, 1, 2, 5, 6, 7};
-    EXPECT_EQ(freed(per_head_table{pages, 2}, 2, 12, kept), (std::vector<page_index>{1, 2, 5, 6, 7}));
+    EXPECT_EQ(freed(per_head_table{pages, 2}, 2, 12, kept),
+              (std::vector<page_index>{1, 2, 5, 6, 7}));
 }
 
 } // namespace

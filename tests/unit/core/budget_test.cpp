@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/core/budget.hpp>
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <limits>
 #include <stdexcept>
 #include <string>
-
-#include <gtest/gtest.h>
 
 namespace kvcrush {
 namespace {
@@ -31,7 +31,8 @@ TEST(Budget, RefusesToDropProtectedTokens) {
         FAIL() << "16 tokens do not hold 36";
     } catch (const std::invalid_argument& error) {
         EXPECT_EQ(std::string(error.what()),
-                  "kvcrush::budget: 16 of 128 tokens do not hold the protected ones (4 sinks + 32 recent); at least 36 "
+                  "kvcrush::budget: 16 of 128 tokens do not hold the protected ones (4 sinks + 32 "
+                  "recent); at least 36 "
                   "are needed");
     }
     EXPECT_EQ(budget::tokens(0, {0, 0}).tokens_for(128), 0U) << "legal where nothing is protected";
@@ -39,7 +40,10 @@ TEST(Budget, RefusesToDropProtectedTokens) {
 }
 
 TEST(Budget, RefusesRatiosOutsideZeroToOne) {
-    for (const double ratio : {0.0, -0.5, 1.0001, std::numeric_limits<double>::quiet_NaN(),
+    for (const double ratio : {0.0,
+                               -0.5,
+                               1.0001,
+                               std::numeric_limits<double>::quiet_NaN(),
                                std::numeric_limits<double>::infinity()}) {
         EXPECT_THROW(static_cast<void>(budget::keep_ratio(ratio)), std::invalid_argument) << ratio;
     }
@@ -55,7 +59,8 @@ TEST(Areas, SinksGoFirstWhereTheSequenceIsShort) {
     EXPECT_EQ(shorter.num_protected(), 20U);
     const areas tiny({4, 32}, 2);
     EXPECT_EQ(tiny.num_protected(), 2U);
-    const areas huge({(std::numeric_limits<std::size_t>::max)(), (std::numeric_limits<std::size_t>::max)()}, 7);
+    const areas huge(
+        {(std::numeric_limits<std::size_t>::max)(), (std::numeric_limits<std::size_t>::max)()}, 7);
     EXPECT_EQ(huge.num_middle(), 0U);
 }
 

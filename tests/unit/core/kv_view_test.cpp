@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/core/kv_view.hpp>
 
+#include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
 #include <cstddef>
 #include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-#include <gtest/gtest.h>
-
-#include "support/cache_data.hpp"
 
 namespace kvcrush {
 namespace {
@@ -17,7 +17,8 @@ namespace {
 static_assert(KvSource<kv_view<float>> && KvSource<kv_view<const f16, nhd, const bf16>>);
 static_assert(MutableKvSource<kv_view<f16, strided>> && !MutableKvSource<kv_view<const float>>);
 static_assert(!MutableKvSource<kv_view<float, hnd, const float>>);
-static_assert(std::is_trivially_copyable_v<kv_view<float>> && std::is_trivially_copyable_v<kv_view<bf16, nhd>>);
+static_assert(std::is_trivially_copyable_v<kv_view<float>> &&
+              std::is_trivially_copyable_v<kv_view<bf16, nhd>>);
 
 template <typename F>
 std::string message_of(F&& build) {
@@ -82,11 +83,14 @@ TEST(KvView, RefusesOverflowAliasingAndShortCapacity) {
     std::vector<float> some(24);
     const std::size_t huge = (std::numeric_limits<std::size_t>::max)() / 2;
     EXPECT_THROW((kv_view<float>(some, some, kv_shape{huge, 3, 4, 4})), std::invalid_argument);
-    EXPECT_THROW((kv_view<float>(some, some, kv_shape{1, std::size_t{1} << 32, 0, 0})), std::invalid_argument);
+    EXPECT_THROW((kv_view<float>(some, some, kv_shape{1, std::size_t{1} << 32, 0, 0})),
+                 std::invalid_argument);
     const strided aliased{{0, 4, 1}, {12, 4, 1}};
-    EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{2, 3, 4, 4}, aliased)), std::invalid_argument);
+    EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{2, 3, 4, 4}, aliased)),
+                 std::invalid_argument);
     const strided far{{huge, huge, huge}, {huge, huge, huge}};
-    EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{3, 3, 3, 3}, far)), std::invalid_argument);
+    EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{3, 3, 3, 3}, far)),
+                 std::invalid_argument);
     EXPECT_THROW((kv_view<float>(some, some, kv_shape{2, 3, 4, 4}, hnd{2})), std::invalid_argument);
 }
 

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/core/paged_kv_view.hpp>
 
+#include <gtest/gtest.h>
+
 #include <array>
 #include <stdexcept>
 #include <vector>
 
-#include <gtest/gtest.h>
-
 namespace kvcrush {
 namespace {
 
-static_assert(PagedKvSource<paged_kv_view<f16>> && PagedKvSource<paged_kv_view<const float, per_head_table>>);
+static_assert(PagedKvSource<paged_kv_view<f16>> &&
+              PagedKvSource<paged_kv_view<const float, per_head_table>>);
 static_assert(std::is_trivially_copyable_v<paged_kv_view<f16>>);
 
 constexpr std::size_t heads = 2;
@@ -19,7 +20,10 @@ constexpr std::size_t dim = 3;
 
 struct pool_of_four {
     std::vector<float> memory = std::vector<float>(4 * heads * page_size * dim);
-    page_pool pool{4, page_size, page_strides::hnd(heads, page_size, dim), page_strides::nhd(heads, page_size, dim)};
+    page_pool pool{4,
+                   page_size,
+                   page_strides::hnd(heads, page_size, dim),
+                   page_strides::nhd(heads, page_size, dim)};
 
     paged_kv_view<float> view(std::span<const page_index> table, std::size_t seq_len) {
         return {memory, memory, pool, shared_table{table}, kv_shape{heads, seq_len, dim, dim}};
@@ -38,8 +42,12 @@ TEST(PagedKvView, FollowsTheBlockTable) {
 TEST(PagedKvView, EachHeadMayHaveItsOwnTable) {
     std::vector<float> memory(6 * page_size * dim);
     const std::array<page_index, 4> table{0, 5, 2, 4};
-    const page_pool pool{6, page_size, page_strides::per_head(page_size, dim), page_strides::per_head(page_size, dim)};
-    const paged_kv_view<float, per_head_table> kv(memory, memory, pool, {table, heads}, kv_shape{heads, 7, dim, dim});
+    const page_pool pool{6,
+                         page_size,
+                         page_strides::per_head(page_size, dim),
+                         page_strides::per_head(page_size, dim)};
+    const paged_kv_view<float, per_head_table> kv(
+        memory, memory, pool, {table, heads}, kv_shape{heads, 7, dim, dim});
     EXPECT_EQ(kv.key(1, 6).data(), memory.data() + (4 * page_size + 2) * dim);
     EXPECT_EQ(kv.key(0, 4).data(), memory.data() + 5 * page_size * dim);
 }

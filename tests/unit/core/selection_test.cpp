@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/core/selection.hpp>
 
-#include <gtest/gtest.h>
-
 #include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
 
 namespace kvcrush {
 namespace {

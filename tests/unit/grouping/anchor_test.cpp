@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <kvcrush/grouping/anchor.hpp>
-
-#include <cstdint>
-#include <vector>
-
-#include <gtest/gtest.h>
-
 #include <kvcrush/core/budget.hpp>
+#include <kvcrush/grouping/anchor.hpp>
 #include <kvcrush/signature/head_signature.hpp>
 
 #include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <vector>
 
 namespace kvcrush {
 namespace {
 
 template <typename Code>
-std::vector<Code> make(const anchor& kind, const std::vector<Code>& codes, std::size_t bits, std::size_t words = 1) {
+std::vector<Code>
+make(const anchor& kind, const std::vector<Code>& codes, std::size_t bits, std::size_t words = 1) {
     std::vector<Code> out(words);
     kind.make(std::span<const Code>(codes), bits, std::span<Code>(out));
     return out;
@@ -48,10 +48,13 @@ TEST(Anchor, MeanOfTokenSignaturesIsAllZerosUpToHalfAndAllOnesAbove) {
             const head_signature signature{.quantile = quantile};
             std::vector<std::uint8_t> codes(tokens);
             test::owned_scratch memory(signature.scratch_bytes(5));
-            signature.build(const_head_scores(scores, 5, tokens), areas({0, 0}, tokens), std::span(codes),
+            signature.build(const_head_scores(scores, 5, tokens),
+                            areas({0, 0}, tokens),
+                            std::span(codes),
                             memory.get());
-            const bool above = static_cast<double>(static_cast<std::size_t>(quantile * static_cast<double>(tokens))) >
-                               0.5 * static_cast<double>(tokens);
+            const bool above =
+                static_cast<double>(static_cast<std::size_t>(
+                    quantile * static_cast<double>(tokens))) > 0.5 * static_cast<double>(tokens);
             EXPECT_EQ(make<std::uint8_t>({anchor_kind::mean}, codes, 5).front(), above ? 0x1F : 0)
                 << tokens << " tokens, quantile " << quantile;
         }

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <kvcrush/core/random.hpp>
 #include <kvcrush/grouping/distance_order.hpp>
+
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
-
-#include <gtest/gtest.h>
-
-#include <kvcrush/core/random.hpp>
 
 namespace kvcrush {
 namespace {
@@ -17,9 +16,14 @@ TEST(DistanceOrder, SortsByDistanceThenIndexWithoutTheTaken) {
     const std::vector<std::uint8_t> taken{1, 0, 0, 0, 0, 0, 1, 0};
     std::vector<std::uint32_t> offsets(5);
     std::vector<token_index> order(8);
-    ASSERT_EQ(order_by_distance(std::span<const std::uint8_t>(distances), std::span<const std::uint8_t>(taken), offsets, order), 6U);
+    ASSERT_EQ(order_by_distance(std::span<const std::uint8_t>(distances),
+                                std::span<const std::uint8_t>(taken),
+                                offsets,
+                                order),
+              6U);
     order.resize(6);
-    EXPECT_EQ(order, (std::vector<token_index>{3, 5, 1, 2, 4, 7})) << "known answer 1a, anchor zeros";
+    EXPECT_EQ(order, (std::vector<token_index>{3, 5, 1, 2, 4, 7}))
+        << "known answer 1a, anchor zeros";
 }
 
 TEST(DistanceOrder, EqualsAStableSort) {
@@ -34,12 +38,15 @@ TEST(DistanceOrder, EqualsAStableSort) {
                 expected.push_back(static_cast<token_index>(t));
             }
         }
-        std::stable_sort(expected.begin(), expected.end(),
-                         [&](token_index a, token_index b) { return distances[a] < distances[b]; });
+        std::stable_sort(expected.begin(), expected.end(), [&](token_index a, token_index b) {
+            return distances[a] < distances[b];
+        });
         std::vector<std::uint32_t> offsets(300);
         std::vector<token_index> order(count);
-        order.resize(order_by_distance(std::span<const std::uint16_t>(distances), std::span<const std::uint8_t>(taken),
-                                       offsets, order));
+        order.resize(order_by_distance(std::span<const std::uint16_t>(distances),
+                                       std::span<const std::uint8_t>(taken),
+                                       offsets,
+                                       order));
         EXPECT_EQ(order, expected) << count;
     }
 }

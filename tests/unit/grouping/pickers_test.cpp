@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <limits>
-#include <numeric>
-#include <set>
-#include <vector>
-
-#include <gtest/gtest.h>
-
 #include <kvcrush/grouping/linspace.hpp>
 #include <kvcrush/grouping/most_important.hpp>
 #include <kvcrush/grouping/step.hpp>
 
 #include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <numeric>
+#include <set>
+#include <vector>
 
 namespace kvcrush {
 namespace {
@@ -35,7 +35,8 @@ TEST(LinspacePicker, ReachesBothEnds) {
 
 TEST(StepPicker, TakesWholeStepsFromTheNearest) {
     EXPECT_EQ(pick<step_picker>(10, 4), (tokens{0, 2, 4, 6}));
-    EXPECT_EQ(pick<step_picker>(7, 4), (tokens{0, 1, 2, 3})) << "fewer than two candidates per pick: the nearest";
+    EXPECT_EQ(pick<step_picker>(7, 4), (tokens{0, 1, 2, 3}))
+        << "fewer than two candidates per pick: the nearest";
     EXPECT_EQ(pick<step_picker>(3, 2), (tokens{0, 1})) << "steady state: the farthest is dropped";
     EXPECT_EQ(pick<step_picker>(2, 1), (tokens{0}));
     EXPECT_TRUE(pick<step_picker>(5, 0).empty());
@@ -44,7 +45,8 @@ TEST(StepPicker, TakesWholeStepsFromTheNearest) {
 TEST(MostImportantPicker, TakesTheBestOfEachStratum) {
     const float nan = std::numeric_limits<float>::quiet_NaN();
     EXPECT_EQ(pick<most_important_picker>(6, 2, {1, 5, 2, 3, 3, 9}), (tokens{1, 5}));
-    EXPECT_EQ(pick<most_important_picker>(6, 2, {4, 4, 4, 4, 4, 4}), (tokens{0, 3})) << "ties take the nearest";
+    EXPECT_EQ(pick<most_important_picker>(6, 2, {4, 4, 4, 4, 4, 4}), (tokens{0, 3}))
+        << "ties take the nearest";
     EXPECT_EQ(pick<most_important_picker>(4, 2, {nan, 0, nan, nan}), (tokens{1, 2}));
     EXPECT_TRUE(pick<most_important_picker>(0, 0).empty());
 }
@@ -59,7 +61,8 @@ TYPED_TEST(AnyPicker, PicksDifferentCandidates) {
         const std::vector<float> scores = test::random_scores(candidates, candidates);
         for (std::size_t picks = 0; picks <= candidates; ++picks) {
             const tokens chosen = pick<TypeParam>(candidates, picks, scores);
-            ASSERT_EQ(std::set<token_index>(chosen.begin(), chosen.end()).size(), picks) << candidates;
+            ASSERT_EQ(std::set<token_index>(chosen.begin(), chosen.end()).size(), picks)
+                << candidates;
         }
     }
 }

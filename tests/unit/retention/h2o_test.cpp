@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <kvcrush/retention/h2o.hpp>
-
-#include <vector>
-
-#include <gtest/gtest.h>
-
 #include <kvcrush/compressor.hpp>
 #include <kvcrush/core/kv_view.hpp>
+#include <kvcrush/retention/h2o.hpp>
 #include <kvcrush/select/top_k.hpp>
 
 #include "support/attention_data.hpp"
 #include "support/cache_data.hpp"
 
+#include <gtest/gtest.h>
+
+#include <vector>
+
 namespace kvcrush {
 namespace {
 
 static_assert(AttentionScorer<h2o_scorer, attention_view>);
-static_assert(AttentionScorer<h2o_scorer, kv_view<float>, query_view> && !KeyScorer<h2o_scorer, kv_view<float>>);
+static_assert(AttentionScorer<h2o_scorer, kv_view<float>, query_view> &&
+              !KeyScorer<h2o_scorer, kv_view<float>>);
 
 std::vector<float> known_mass(const h2o_scorer& scorer) {
     const std::vector<float> weights = test::h2o_known_weights();
@@ -55,7 +55,8 @@ TEST(H2oScorer, KeepsOneHeavyAndTwoRecentTokens) {
     const std::vector<float> weights = test::h2o_known_weights();
     compressor crush(h2o_scorer{.normalise = h2o_normalisation::none}, top_k_selector{});
     crush.plan({{1, 5, 4, 4}, 1}, budget::tokens(3, {0, 2}));
-    EXPECT_EQ(test::list(crush.select(attention_view(weights, 1, 5, 5)).kept(0)), (std::vector<token_index>{0, 3, 4}));
+    EXPECT_EQ(test::list(crush.select(attention_view(weights, 1, 5, 5)).kept(0)),
+              (std::vector<token_index>{0, 3, 4}));
 }
 
 } // namespace

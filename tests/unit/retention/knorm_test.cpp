@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <kvcrush/retention/knorm.hpp>
-
-#include <cmath>
-#include <vector>
-
-#include <gtest/gtest.h>
-
 #include <kvcrush/compressor.hpp>
 #include <kvcrush/core/kv_view.hpp>
+#include <kvcrush/retention/knorm.hpp>
 #include <kvcrush/select/top_k.hpp>
 
 #include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
 
 namespace kvcrush {
 namespace {
@@ -51,7 +50,9 @@ TEST(KnormScorer, GivesTheSameNormsInEveryLayoutAndType) {
             knorm_scorer{}.score(kv, {scores, 2, 9});
             for (std::size_t i = 0; i < 18; ++i) {
                 // At most dim additions of relative error 2^-24 each, halved by the root.
-                EXPECT_NEAR(scores[i], expected[i], 1e-7 * static_cast<double>(dim + 2) * -expected[i]) << i;
+                EXPECT_NEAR(
+                    scores[i], expected[i], 1e-7 * static_cast<double>(dim + 2) * -expected[i])
+                    << i;
             }
         };
         test::with_every_layout<float>(shape, check);

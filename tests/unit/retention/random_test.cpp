@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/retention/random.hpp>
-
-#include <set>
-#include <vector>
 
 #include <gtest/gtest.h>
 
-#include <kvcrush/core/kv_view.hpp>
+#include <set>
+#include <vector>
 
 namespace kvcrush {
 namespace {
@@ -16,7 +15,8 @@ static_assert(KeyScorer<random_scorer, kv_view<f16>>);
 std::vector<float> draw(std::uint64_t seed) {
     std::vector<float> memory(2 * 50);
     std::vector<float> scores(2 * 50);
-    random_scorer{seed}.score(kv_view<float>(memory, memory, kv_shape{2, 50, 1, 1}), {scores, 2, 50});
+    random_scorer{seed}.score(kv_view<float>(memory, memory, kv_shape{2, 50, 1, 1}),
+                              {scores, 2, 50});
     return scores;
 }
 

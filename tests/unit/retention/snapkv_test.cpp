@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/retention/snapkv.hpp>
+#include <kvcrush/simd/top_k.hpp>
+
+#include "support/attention_data.hpp"
+#include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,20 +15,13 @@
 #include <string>
 #include <vector>
 
-#include <gtest/gtest.h>
-
-#include <kvcrush/core/kv_view.hpp>
-#include <kvcrush/simd/top_k.hpp>
-
-#include "support/attention_data.hpp"
-#include "support/cache_data.hpp"
-
 namespace kvcrush {
 namespace {
 
 static_assert(AttentionScorer<snapkv_scorer, attention_view>);
 static_assert(AttentionScorer<snapkv_scorer, kv_view<f16>, query_view>);
-static_assert(!AttentionScorer<snapkv_scorer, kv_view<f16>> && !KeyScorer<snapkv_scorer, kv_view<f16>>);
+static_assert(!AttentionScorer<snapkv_scorer, kv_view<f16>> &&
+              !KeyScorer<snapkv_scorer, kv_view<f16>>);
 
 /// Scores of the known attention rows, [num_kv_heads, 8].
 std::vector<float> known_scores(const snapkv_scorer& scorer, std::size_t num_kv_heads) {
@@ -57,7 +57,8 @@ TEST(SnapkvScorer, SumsTheWindow) {
 }
 
 TEST(SnapkvScorer, PoolsOverNeighbours) {
-    const std::vector<float> by_max = known_scores({.observation_window = 2, .pooling_kernel_size = 3}, 2);
+    const std::vector<float> by_max =
+        known_scores({.observation_window = 2, .pooling_kernel_size = 3}, 2);
     expect_prefix(by_max, {3.F / 16, 7.F / 8, 7.F / 8, 7.F / 8, 3.F / 16, 3.F / 16});
     EXPECT_EQ(best(std::span(by_max).first(6), 3), (tokens{1, 2, 3}));
     EXPECT_EQ(best(std::span(by_max).subspan(8, 6), 3), (tokens{0, 1, 3}));
@@ -117,7 +118,8 @@ TEST(SnapkvScorer, QueriesAndWeightsGiveTheSameScores) {
             for (std::size_t j = 0; j <= 40 - 33 + i; ++j) {
                 double dot = 0.0;
                 for (std::size_t d = 0; d < 8; ++d) {
-                    dot += static_cast<double>(queries[(h * 33 + i) * 8 + d]) * static_cast<double>(keys[j * 8 + d]);
+                    dot += static_cast<double>(queries[(h * 33 + i) * 8 + d]) *
+                           static_cast<double>(keys[j * 8 + d]);
                 }
                 e[j] = std::exp(dot / std::sqrt(8.0));
                 sum += e[j];

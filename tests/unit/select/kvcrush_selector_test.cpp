@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <kvcrush/select/kvcrush_selector.hpp>
-
-#include <array>
-#include <limits>
-#include <stdexcept>
-#include <vector>
-
-#include <gtest/gtest.h>
-
 #include <kvcrush/compressor.hpp>
 #include <kvcrush/grouping/most_important.hpp>
 #include <kvcrush/grouping/step.hpp>
 #include <kvcrush/retention/h2o.hpp>
 #include <kvcrush/retention/knorm.hpp>
 #include <kvcrush/retention/snapkv.hpp>
+#include <kvcrush/select/kvcrush_selector.hpp>
 #include <kvcrush/select/top_k.hpp>
 
 #include "support/attention_data.hpp"
 #include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <limits>
+#include <stdexcept>
+#include <vector>
 
 namespace kvcrush {
 namespace {
@@ -39,7 +38,11 @@ tokens known(anchor_kind kind, Picker picker) {
     selection out;
     out.reserve(1, 8);
     test::owned_scratch memory(selector.scratch_bytes({{1, 8, 1, 1}, 4}));
-    selector.select(const_head_scores(importance, 1, 8), const_head_scores(heads, 4, 8), areas({0, 0}, 8), counts, out,
+    selector.select(const_head_scores(importance, 1, 8),
+                    const_head_scores(heads, 4, 8),
+                    areas({0, 0}, 8),
+                    counts,
+                    out,
                     memory.get());
     return test::list(out.kept(0));
 }
@@ -57,7 +60,8 @@ TEST(KvcrushSelector, KnownAnswerStep) { // picks (3,2), (1,7), (1,7)
     EXPECT_EQ(known(anchor_kind::alternate, step_picker{}), (tokens{0, 1, 6, 7}));
 }
 
-TEST(KvcrushSelector, KnownAnswerMostImportant) { // order 3 5 1 | 2 4 7: best of each stratum are 3 and 2
+TEST(KvcrushSelector,
+     KnownAnswerMostImportant) { // order 3 5 1 | 2 4 7: best of each stratum are 3 and 2
     EXPECT_EQ(known(anchor_kind::zeros, most_important_picker{}), (tokens{0, 2, 3, 6}));
 }
 
@@ -82,7 +86,8 @@ TEST(KvcrushSelector, BitsMayComeFromAnotherScorer) {
     const problem_size size{{1, 8, 4, 4}, 2};
     // The same scorer named twice must change nothing.
     compressor own(base, kvcrush_selector<>{.share = 0.5});
-    compressor again(base, kvcrush_selector<linspace_picker, h2o_scorer>{.share = 0.5, .bits = base});
+    compressor again(base,
+                     kvcrush_selector<linspace_picker, h2o_scorer>{.share = 0.5, .bits = base});
     own.plan(size, budget::tokens(5, {1, 1}));
     again.plan(size, budget::tokens(5, {1, 1}));
     EXPECT_EQ(own.select(attention), again.select(attention));
@@ -93,8 +98,10 @@ TEST(KvcrushSelector, RefusesSharesOutsideTheUnitInterval) {
     EXPECT_THROW(kvcrush_selector<>{.share = -0.01}.validate(), std::invalid_argument);
     EXPECT_THROW(kvcrush_selector<>{.share = std::numeric_limits<double>::quiet_NaN()}.validate(),
                  std::invalid_argument);
-    EXPECT_THROW((kvcrush_selector<linspace_picker, snapkv_scorer>{.bits = {.pooling_kernel_size = 2}}.validate()),
-                 std::invalid_argument);
+    EXPECT_THROW(
+        (kvcrush_selector<linspace_picker, snapkv_scorer>{.bits = {.pooling_kernel_size = 2}}
+             .validate()),
+        std::invalid_argument);
 }
 
 } // namespace

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/select/top_k.hpp>
 
-#include <array>
-#include <limits>
-#include <vector>
+#include "support/cache_data.hpp"
 
 #include <gtest/gtest.h>
 
-#include "support/cache_data.hpp"
+#include <array>
+#include <limits>
+#include <vector>
 
 namespace kvcrush {
 namespace {
@@ -29,7 +29,8 @@ TEST(TopKSelector, KeepsSinksRecentAndTheBestOfTheMiddle) {
 
 TEST(TopKSelector, TiesKeepTheEarlierToken) {
     // Known answer 7 of the specification: exact top 4 of .9 .1 .5 .5 | .8 .2 .7 .3.
-    EXPECT_EQ(select({0.9F, 0.1F, 0.5F, 0.5F, 0.8F, 0.2F, 0.7F, 0.3F}, {0, 0}, 4), (tokens{0, 2, 4, 6}));
+    EXPECT_EQ(select({0.9F, 0.1F, 0.5F, 0.5F, 0.8F, 0.2F, 0.7F, 0.3F}, {0, 0}, 4),
+              (tokens{0, 2, 4, 6}));
 }
 
 TEST(TopKSelector, NanIsLowestAndInfinityHighest) {
@@ -37,7 +38,8 @@ TEST(TopKSelector, NanIsLowestAndInfinityHighest) {
     const float inf = std::numeric_limits<float>::infinity();
     EXPECT_EQ(select({nan, -inf, inf, nan, 1}, {0, 0}, 2), (tokens{2, 4}));
     EXPECT_EQ(select({nan, -inf, nan}, {0, 0}, 1), (tokens{1}));
-    EXPECT_EQ(select({nan, nan, nan}, {0, 0}, 2), (tokens{0, 1})) << "somebody must fill the budget";
+    EXPECT_EQ(select({nan, nan, nan}, {0, 0}, 2), (tokens{0, 1}))
+        << "somebody must fill the budget";
 }
 
 TEST(TopKSelector, BudgetsBeyondTheSequenceKeepAll) {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/signature/head_signature.hpp>
 
+#include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
 #include <vector>
-
-#include <gtest/gtest.h>
-
-#include "support/cache_data.hpp"
 
 namespace kvcrush {
 namespace {
@@ -18,18 +18,22 @@ const std::vector<float> known{9, 1, 8, 2, 7, 3, 6, 4, 9, 8, 7, 6, 5, 4, 3, 2,
                                1, 2, 3, 4, 5, 6, 7, 8, 5, 5, 5, 5, 1, 1, 9, 9};
 
 template <typename Code>
-std::vector<Code> build(const head_signature& signature, const std::vector<float>& scores, std::size_t heads,
+std::vector<Code> build(const head_signature& signature,
+                        const std::vector<float>& scores,
+                        std::size_t heads,
                         const areas& area) {
     constexpr std::size_t bits = std::numeric_limits<Code>::digits;
     std::vector<Code> codes((heads + bits - 1) / bits * area.num_middle());
     test::owned_scratch memory(signature.scratch_bytes(heads));
-    signature.build(const_head_scores(scores, heads, area.seq_len), area, std::span<Code>(codes), memory.get());
+    signature.build(
+        const_head_scores(scores, heads, area.seq_len), area, std::span<Code>(codes), memory.get());
     return codes;
 }
 
 TEST(HeadSignature, MarksTheTopHalfOfEachHead) {
     // Bit h is head h: the specification writes head 0 first, as 1101 for token 0.
-    const std::vector<std::uint8_t> expected{0b1011, 0b1010, 0b0011, 0b0010, 0b0101, 0b0100, 0b1101, 0b1100};
+    const std::vector<std::uint8_t> expected{
+        0b1011, 0b1010, 0b0011, 0b0010, 0b0101, 0b0100, 0b1101, 0b1100};
     EXPECT_EQ(build<std::uint8_t>({}, known, 4, areas({0, 0}, 8)), expected);
 }
 
@@ -52,15 +56,18 @@ TEST(HeadSignature, EveryCodeWidthHoldsTheSameBits) {
 TEST(HeadSignature, TiesGoToTheEarlierTokenAndNanToNobody) {
     const float nan = std::numeric_limits<float>::quiet_NaN();
     const areas all({0, 0}, 4);
-    EXPECT_EQ(build<std::uint8_t>({}, {1, 1, 1, 1}, 1, all), (std::vector<std::uint8_t>{1, 1, 0, 0}));
-    EXPECT_EQ(build<std::uint8_t>({}, {nan, nan, 1, 0}, 1, all), (std::vector<std::uint8_t>{0, 0, 1, 1}));
+    EXPECT_EQ(build<std::uint8_t>({}, {1, 1, 1, 1}, 1, all),
+              (std::vector<std::uint8_t>{1, 1, 0, 0}));
+    EXPECT_EQ(build<std::uint8_t>({}, {nan, nan, 1, 0}, 1, all),
+              (std::vector<std::uint8_t>{0, 0, 1, 1}));
 }
 
 TEST(HeadSignature, QuantileSaysHowManyTokensAHeadMarks) {
     const std::vector<float> scores = test::random_scores(10, 1);
     for (const double quantile : {0.0, 0.25, 0.5, 1.0}) {
         std::size_t ones = 0;
-        for (const std::uint8_t code : build<std::uint8_t>({.quantile = quantile}, scores, 1, areas({0, 0}, 10))) {
+        for (const std::uint8_t code :
+             build<std::uint8_t>({.quantile = quantile}, scores, 1, areas({0, 0}, 10))) {
             ones += code;
         }
         EXPECT_EQ(ones, static_cast<std::size_t>(quantile * 10.0));
@@ -70,15 +77,19 @@ TEST(HeadSignature, QuantileSaysHowManyTokensAHeadMarks) {
 TEST(HeadSignature, MeanRuleMarksWhatLiesAboveTheMean) {
     const float nan = std::numeric_limits<float>::quiet_NaN();
     const head_signature by_mean{.rule = bit_rule::mean};
-    EXPECT_EQ(build<std::uint8_t>(by_mean, {1, 2, 3, 10}, 1, areas({0, 0}, 4)), (std::vector<std::uint8_t>{0, 0, 0, 1}));
-    EXPECT_EQ(build<std::uint8_t>(by_mean, {1, nan, 3, 8}, 1, areas({0, 0}, 4)), (std::vector<std::uint8_t>{0, 0, 0, 1}));
-    EXPECT_EQ(build<std::uint8_t>(by_mean, {2, 2, 2, 2}, 1, areas({0, 0}, 4)), (std::vector<std::uint8_t>{0, 0, 0, 0}));
+    EXPECT_EQ(build<std::uint8_t>(by_mean, {1, 2, 3, 10}, 1, areas({0, 0}, 4)),
+              (std::vector<std::uint8_t>{0, 0, 0, 1}));
+    EXPECT_EQ(build<std::uint8_t>(by_mean, {1, nan, 3, 8}, 1, areas({0, 0}, 4)),
+              (std::vector<std::uint8_t>{0, 0, 0, 1}));
+    EXPECT_EQ(build<std::uint8_t>(by_mean, {2, 2, 2, 2}, 1, areas({0, 0}, 4)),
+              (std::vector<std::uint8_t>{0, 0, 0, 0}));
 }
 
 TEST(HeadSignature, RefusesQuantilesOutsideTheUnitInterval) {
     EXPECT_THROW(head_signature{.quantile = 1.5}.validate(), std::invalid_argument);
     EXPECT_THROW(head_signature{.quantile = -0.1}.validate(), std::invalid_argument);
-    EXPECT_THROW(head_signature{.quantile = std::numeric_limits<double>::quiet_NaN()}.validate(), std::invalid_argument);
+    EXPECT_THROW(head_signature{.quantile = std::numeric_limits<double>::quiet_NaN()}.validate(),
+                 std::invalid_argument);
 }
 
 } // namespace
