@@ -40,12 +40,8 @@ struct generate_options {
 int generate_command(const generate_options& options) {
     const policy how = parse_policy(options.policy);
     const cache_type type = parse_cache_type(options.cache);
-    if (options.compress_every == 0) {
-        fail("--compress-every is 0; it must be at least 1 token");
-    }
     const kvcrush::budget budget = kvcrush::budget::tokens(options.budget, how.areas);
-    if (options.budget >
-        0) { // a budget without room for sinks and recent tokens is refused before the model loads
+    if (options.budget > 0) { // refuse it before the model loads if sinks and recent do not fit
         static_cast<void>(budget.tokens_for(options.budget + how.areas.num_sink_tokens +
                                             how.areas.num_recent_tokens + 1));
     }
@@ -109,19 +105,18 @@ void add_generate(CLI::App& app, action& chosen) {
     command->add_option("--policy", options->policy, "one policy, see `kvcrush-lab policies`")
         ->type_name("P")
         ->capture_default_str();
-    command
-        ->add_option("--budget",
+    add_token_option(*command,
+                     "--budget",
                      options->budget,
-                     "tokens that each kv head keeps, sinks and recent included; 0 = all")
-        ->type_name("TOKENS")
-        ->capture_default_str();
-    command
-        ->add_option("--compress-every", options->compress_every, "tokens between two compressions")
-        ->type_name("TOKENS")
-        ->capture_default_str();
-    command->add_option("--max-tokens", options->max_tokens, "tokens to generate at most")
-        ->type_name("TOKENS")
-        ->capture_default_str();
+                     0,
+                     "tokens that each kv head keeps, sinks and recent included; 0 = all");
+    add_token_option(*command,
+                     "--compress-every",
+                     options->compress_every,
+                     1,
+                     "tokens between two compressions");
+    add_token_option(
+        *command, "--max-tokens", options->max_tokens, 1, "tokens to generate at most");
     command->add_flag("--chat", options->chat, "wrap the prompt in the model's chat template");
     add_cache_option(*command, options->cache);
     command->callback(

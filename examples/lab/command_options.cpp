@@ -23,6 +23,18 @@ void add_model_option(CLI::App& command, std::string& model) {
         ->type_name("FILE");
 }
 
+void add_token_option(CLI::App& command,
+                      const std::string& name,
+                      std::size_t& tokens,
+                      std::int64_t least,
+                      const std::string& about) {
+    constexpr std::int64_t most = 1'000'000'000;
+    command.add_option(name, tokens, about)
+        ->type_name("TOKENS")
+        ->check(CLI::Range(least, most, fmt::format("from {} to {}", least, most)))
+        ->capture_default_str();
+}
+
 void add_cache_option(CLI::App& command, std::string& cache) {
     command.add_option("--cache", cache, "element type of the KV cache: f16 or f32")
         ->type_name("TYPE")

@@ -11,6 +11,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,6 +47,12 @@ struct loaded_model {
 /// --cache f32|f16
 [[nodiscard]] cache_type parse_cache_type(const std::string& name);
 void add_model_option(CLI::App& command, std::string& model);
+/// A number of tokens, at least `least` and far from overflow.
+void add_token_option(CLI::App& command,
+                      const std::string& name,
+                      std::size_t& tokens,
+                      std::int64_t least,
+                      const std::string& about);
 void add_cache_option(CLI::App& command, std::string& cache);
 
 /// Runs an experiment with a progress bar, prints the table, writes the JSON file.

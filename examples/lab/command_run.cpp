@@ -46,9 +46,6 @@ window_of(const loaded_model& loaded, const run_options& options, const std::str
 }
 
 int run_command(const run_options& options) {
-    if (options.context < 2) {
-        fail("--context is ", options.context, "; it must be at least 2 tokens");
-    }
     experiment plan = options.common.parse();
     const std::string text = read_file(options.text);
     std::unique_ptr<output_file> json;
@@ -76,25 +73,18 @@ int run_command(const run_options& options) {
 
 void add_run(CLI::App& app, action& chosen) {
     auto options = std::make_shared<run_options>();
-    CLI::App* command =
-        app.add_subcommand("run",
-                           "Compress the cache of one text with several policies and compare.\n"
-                           "Prefills --context tokens, compresses with each policy at each keep "
-                           "ratio, then predicts the next\n"
-                           "128 tokens on the compressed cache. Columns: MiB the cache holds, how "
-                           "many times smaller that is than\n"
-                           "the full f16 cache, perplexity over that of the full cache, KL "
-                           "divergence to its predictions (mean and\n"
-                           "99th percentile, nats), agreement of the most likely token, time to "
-                           "select and to compact all layers,\n"
-                           "and decoding speed on the compressed cache.");
+    CLI::App* command = app.add_subcommand(
+        "run", "Compress the cache of one text with several policies and compare.");
+    command->footer(
+        "Prefills --context tokens, compresses with each policy at each keep ratio, then predicts "
+        "the\n"
+        "next 128 tokens on the compressed cache. A legend of the columns stands below the table.");
     options->common.add_to(*command);
     command->add_option("--text", options->text, "UTF-8 text to read")
         ->required()
         ->type_name("FILE");
-    command->add_option("--context", options->context, "tokens to prefill before compression")
-        ->type_name("TOKENS")
-        ->capture_default_str();
+    add_token_option(
+        *command, "--context", options->context, 2, "tokens to prefill before compression");
     command->callback([options, &chosen] { chosen = [options] { return run_command(*options); }; });
 }
 

@@ -148,6 +148,18 @@ void measure_window(const experiment& plan,
 
 void check(const experiment& plan, const std::vector<window>& windows, const llama& model) {
     for (const window& text : windows) {
+        for (const std::vector<int>* ids : {&text.context, &text.continuation}) {
+            for (const int id : *ids) {
+                if (id < 0 || static_cast<std::size_t>(id) >= model.config().vocab) {
+                    fail("window ",
+                         in_quotes(text.name),
+                         " holds token id ",
+                         id,
+                         "; allowed: 0 to ",
+                         model.config().vocab - 1);
+                }
+            }
+        }
         const std::size_t total = text.context.size() + text.continuation.size() - 1;
         if (total > model.config().context_length) {
             fail("context is ",

@@ -6,14 +6,20 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <system_error>
 #include <unistd.h>
 #include <utility>
 
 namespace lab {
+namespace {
+
+/// No text or list of windows comes near; /dev/zero has to end somewhere [bytes].
+constexpr std::size_t largest_file = std::size_t{1} << 28;
+
+} // namespace
 
 std::string read_file(const std::string& path) {
     std::error_code error;
@@ -24,7 +30,18 @@ std::string read_file(const std::string& path) {
     if (!file) {
         fail("file ", in_quotes(path), " cannot be read: ", std::strerror(errno));
     }
-    std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    std::string content;
+    for (std::string block(std::size_t{1} << 20, '\0'); file && content.size() <= largest_file;) {
+        file.read(block.data(), static_cast<std::streamsize>(block.size()));
+        content.append(block, 0, static_cast<std::size_t>(file.gcount()));
+    }
+    if (content.size() > largest_file) {
+        fail("file ",
+             in_quotes(path),
+             " goes on after ",
+             largest_file,
+             " bytes; longer ones are not read");
+    }
     if (file.bad()) {
         fail("file ", in_quotes(path), " cannot be read to its end");
     }

@@ -10,6 +10,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <iostream>
 #include <new>
 #include <stdexcept>
 #include <string_view>
@@ -19,8 +20,14 @@ namespace {
 constexpr int bad_input = 2;
 
 int complain(std::string_view message) {
-    fmt::print(stderr, "kvcrush-lab: {}\n", message);
+    // Unlike fmt::print, fputs does not throw where nothing can be written.
+    std::fputs(fmt::format("kvcrush-lab: {}\n", message).c_str(), stderr);
     return bad_input;
+}
+
+bool output_is_lost() {
+    std::cout.flush();
+    return !std::cout || std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
 }
 
 bool is_subcommand(const CLI::App& app, std::string_view name) {
@@ -58,11 +65,13 @@ int main(int argc, char** argv) {
         try {
             app.parse(argc, argv);
         } catch (const CLI::Success& wanted) { // --help, --version
-            return app.exit(wanted);
+            const int code = app.exit(wanted);
+            return output_is_lost() ? complain("standard output cannot be written") : code;
         } catch (const CLI::ParseError& error) {
             return complain(error.what());
         }
-        return chosen();
+        const int code = chosen();
+        return output_is_lost() ? complain("standard output cannot be written") : code;
     } catch (const std::invalid_argument& error) {
         return complain(error.what());
     } catch (const std::bad_alloc&) {

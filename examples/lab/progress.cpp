@@ -17,7 +17,7 @@ progress_bar::progress_bar(std::string what)
 
 progress_bar::~progress_bar() {
     if (visible_) {
-        fmt::print(stderr, "\r\033[K");
+        std::fputs("\r\033[K", stderr); // does not throw, unlike fmt::print
         std::fflush(stderr);
     }
 }

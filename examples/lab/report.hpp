@@ -12,7 +12,7 @@
 
 namespace lab {
 
-/// One line per measurement, with a legend of the columns.
+/// One line per measurement, and a legend of the columns below.
 [[nodiscard]] std::string table_of(const std::vector<measurement>& measurements);
 
 /// The `results` list of the JSON contract: every key is always there, null where a task has no such figure.

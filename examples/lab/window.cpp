@@ -25,7 +25,7 @@ read_ids(const nlohmann::json& entry, const char* key, const std::string& where)
                  ": ",
                  in_quotes(key),
                  " holds ",
-                 in_quotes(id.dump()),
+                 in_quotes(id.is_primitive() ? id.dump() : std::string(id.type_name())),
                  "; token ids are whole numbers from 0");
         }
         ids.push_back(id.get<int>());

@@ -14,6 +14,7 @@
 #include <kvcrush/select/selector.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <span>
 #include <vector>
@@ -63,19 +64,27 @@ public:
                 "; it must be a multiple of num_kv_heads (",
                 kv.num_kv_heads,
                 ")");
-        if constexpr (ScorerT::needs_attention) {
+        constexpr std::size_t most = (std::numeric_limits<std::uint32_t>::max)();
+        require(kv.num_kv_heads <= most && size.num_q_heads <= most && kv.key_dim <= most,
+                "compressor: num_kv_heads is ",
+                kv.num_kv_heads,
+                ", num_q_heads ",
+                size.num_q_heads,
+                ", key_dim ",
+                kv.key_dim,
+                "; each must be below 2^32");
+        if constexpr (looks_at_attention) {
             require(size.num_q_heads > 0 || kv.num_kv_heads == 0,
                     "compressor: ",
-                    ScorerT::name,
+                    ScorerT::needs_attention ? ScorerT::name : SelectorT::name,
                     " looks at attention; num_q_heads is 0 and must be given");
         }
         const std::size_t per_head = tokens.tokens_for(kv.seq_len);
         const std::size_t observed_heads = num_observed_heads(scorer_, size);
-        detail::checked_multiply(detail::checked_multiply(observed_heads + kv.num_kv_heads + 1,
-                                                          kv.seq_len + 1,
-                                                          "compressor"),
-                                 64,
-                                 "compressor");
+        // More than all pieces of scratch memory together.
+        const std::size_t heads = size.num_q_heads + 2 * kv.num_kv_heads + 64;
+        const std::size_t scores = detail::checked_multiply(heads, kv.seq_len + 256, "compressor");
+        static_cast<void>(detail::checked_multiply(scores, 16 * (kv.key_dim + 256), "compressor"));
 
         observed_.resize(observed_heads * kv.seq_len);
         scores_.resize(ScorerT::needs_attention ? kv.num_kv_heads * kv.seq_len : 0);
@@ -96,7 +105,8 @@ public:
     [[nodiscard]] const SelectorT& selector() const noexcept { return selector_; }
 
     /// Selects from keys and values alone.
-    /// @pre kv has the planned shape
+    /// @pre kv has the planned shape: plan() again when seq_len changes. Asserted in debug builds; otherwise the
+    ///      answer holds no head at all, which compact() leaves alone.
     /// @return the tokens to keep; valid until the next call
     template <KvSource Kv>
     const selection& select(const Kv& kv) noexcept {
@@ -104,8 +114,7 @@ public:
                       "kvcrush: this scorer looks at attention: call select(kv, queries) or "
                       "select(attention)");
         if constexpr (!ScorerT::needs_attention) {
-            KVCRUSH_ASSERT(kv.shape() == size_.kv);
-            run(kv);
+            run_if(kv.shape() == size_.kv, kv);
         }
         return selection_;
     }
@@ -115,10 +124,10 @@ public:
     /// @pre kv and queries have the planned shape
     template <KvSource Kv>
     const selection& select(const Kv& kv, const query_view& queries) noexcept {
-        KVCRUSH_ASSERT(kv.shape() == size_.kv && queries.num_queries() <= size_.kv.seq_len);
-        KVCRUSH_ASSERT(queries.num_q_heads() == size_.num_q_heads &&
-                       queries.head_dim() == size_.kv.key_dim);
-        run(kv, queries);
+        const bool queries_fit = queries.num_queries() <= size_.kv.seq_len &&
+                                 queries.num_q_heads() == size_.num_q_heads &&
+                                 queries.head_dim() == size_.kv.key_dim;
+        run_if(kv.shape() == size_.kv && (queries_fit || !looks_at_attention), kv, queries);
         return selection_;
     }
 
@@ -128,14 +137,32 @@ public:
         static_assert(AttentionScorer<ScorerT, attention_view>,
                       "kvcrush: this scorer reads keys: call select(kv) or select(kv, queries)");
         if constexpr (AttentionScorer<ScorerT, attention_view>) {
-            KVCRUSH_ASSERT(attention.seq_len() == size_.kv.seq_len &&
-                           attention.num_q_heads() == size_.num_q_heads);
-            run(attention);
+            run_if(attention.seq_len() == size_.kv.seq_len &&
+                       attention.num_q_heads() == size_.num_q_heads,
+                   attention);
         }
         return selection_;
     }
 
 private:
+    static constexpr bool looks_at_attention = [] {
+        if constexpr (requires { SelectorT::needs_attention; }) {
+            return ScorerT::needs_attention || SelectorT::needs_attention;
+        } else {
+            return ScorerT::needs_attention;
+        }
+    }();
+
+    template <typename... Inputs>
+    void run_if(bool fits, const Inputs&... inputs) noexcept {
+        KVCRUSH_ASSERT(fits && "kvcrush: plan() again when the size of the cache changes");
+        if (fits) {
+            run(inputs...);
+        } else {
+            selection_.clear();
+        }
+    }
+
     template <typename... Inputs>
     void run(const Inputs&... inputs) noexcept {
         const std::size_t seq_len = size_.kv.seq_len;

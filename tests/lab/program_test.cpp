@@ -89,7 +89,10 @@ TEST(Program, RefusesWhatItCannotDo) {
     expect_refusal("run --text x", "--model is required");
     expect_refusal("run --model x --text x --contxt 5", "--contxt");
     expect_refusal("run --model x --text " + text + " --context many", "--context");
-    expect_refusal("run --model x --text " + text + " --context 1", "at least 2");
+    expect_refusal("run --model x --text " + text + " --context 1", "--context");
+    for (const char* context : {"-1", "18446744073709551615", "18446744073709551616"}) {
+        expect_refusal("run --model x --text " + text + " --context " + context, "2 to 1000000000");
+    }
     expect_refusal("run --model x --text " + text + " --policy snapvk", "snapvk");
     expect_refusal("run --model x --text " + text + " --keep-ratio 1.5", "(0, 1]");
     expect_refusal("run --model x --text " + text + " --keep-ratio nan", "(0, 1]");
@@ -101,7 +104,30 @@ TEST(Program, RefusesWhatItCannotDo) {
     expect_refusal("run --model " + no_model + " --text " + text, "model.gguf");
     expect_refusal("eval --model x --windows " + text, "is no JSON");
     expect_refusal("generate --model x --prompt hi --budget 10", "at least 36");
-    expect_refusal("generate --model x --prompt hi --compress-every 0", "at least 1");
+    expect_refusal("generate --model x --prompt hi --compress-every 0", "--compress-every");
+}
+
+TEST(Program, RefusesEndlessAndDeeplyNestedFiles) {
+    const folder files;
+    expect_refusal("eval --model x --windows /dev/zero", "goes on after");
+    const std::string deep = std::string(200000, '[') + std::string(200000, ']');
+    const std::string windows = files.file(
+        "deep.json", R"({"windows": [{"context": [)" + deep + R"(, 1], "continuation": [1, 2]}]})");
+    expect_refusal("eval --model x --windows " + windows, "token ids");
+}
+
+TEST(Program, SaysWhenItsOutputIsLost) {
+    EXPECT_EQ(run("policies >/dev/full").code, 2);
+    EXPECT_EQ(run("--help >/dev/full").code, 2);
+}
+
+TEST(ModelProgram, RefusesIdsOutsideTheVocabularyBeforeTheWork) {
+    const folder files;
+    const std::string windows =
+        files.file("w.json",
+                   R"({"windows": [{"name": "good", "context": [1, 2], "continuation": [1, 2]},
+                        {"name": "bad", "context": [1, 49152], "continuation": [1, 2]}]})");
+    expect_refusal("eval --model " + quoted_model() + " --windows " + windows, "window \"bad\"");
 }
 
 TEST(ModelProgram, RefusesTextsAndContextsThatDoNotFit) {

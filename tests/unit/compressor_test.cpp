@@ -69,6 +69,50 @@ TEST(Compressor, ChecksSizesWhenItPlans) {
     EXPECT_EQ(crush.tokens_per_head(), 36U);
 }
 
+TEST(Compressor, ChecksWhatTheBitsOfThePortraitNeed) {
+    compressor crush(knorm_scorer{}, kvcrush_selector<linspace_picker, snapkv_scorer>{});
+    EXPECT_EQ(
+        message_of([&] {
+            crush.plan({{2, 64, 4, 4}, 0}, budget::tokens(50));
+        }),
+        "kvcrush::compressor: kvcrush looks at attention; num_q_heads is 0 and must be given");
+    EXPECT_NO_THROW(crush.plan({{2, 64, 4, 4}, 4}, budget::tokens(50)));
+}
+
+TEST(Compressor, RefusesSizesThatOverflow) {
+    const std::size_t huge = std::size_t{1} << 62;
+    compressor crush(snapkv_scorer{}, top_k_selector{});
+    for (const kv_shape shape : {kv_shape{1, 64, huge, 4},
+                                 kv_shape{huge, 64, 4, 4},
+                                 kv_shape{2 * huge, 0, 4, 4},
+                                 kv_shape{4000000000, 4000000000, 4000000000, 4}}) {
+        EXPECT_THROW(crush.plan({shape, shape.num_kv_heads}, budget::tokens(64)),
+                     std::invalid_argument);
+    }
+}
+
+#ifdef NDEBUG
+TEST(Compressor, AnswersNothingForAnotherSizeThanPlanned) {
+    random_cache planned(60);
+    random_cache grown(70);
+    compressor crush(snapkv_scorer{});
+    EXPECT_EQ(crush.select(planned.kv(), planned.all_queries()).num_kv_heads(), 0U)
+        << "never planned";
+    crush.plan({planned.shape, 6}, budget::tokens(40));
+    EXPECT_EQ(crush.select(grown.kv(), grown.all_queries()).num_kv_heads(), 0U);
+    EXPECT_EQ(crush.select(planned.kv(), planned.all_queries()).num_kv_heads(), 2U);
+}
+#else
+TEST(CompressorDeathTest, AssertsAnotherSizeThanPlanned) {
+    random_cache planned(60);
+    random_cache grown(70);
+    compressor crush(snapkv_scorer{});
+    crush.plan({planned.shape, 6}, budget::tokens(40));
+    EXPECT_DEATH(static_cast<void>(crush.select(grown.kv(), grown.all_queries())),
+                 "plan\\(\\) again");
+}
+#endif
+
 TEST(Compressor, ServesLayersOfAnotherSizeAfterANewPlan) {
     compressor crush(h2o_scorer{});
     for (const std::size_t tokens : {100, 37, 0, 1, 200}) {

@@ -58,11 +58,12 @@ void compact_rows(std::span<const token_index> kept, Row&& row) noexcept {
 /// Order is kept. What lies behind is left as it was: it is the caller's to reuse, shrink or free.
 ///
 /// New tokens go on at the number of tokens *seen*, not stored: the rows keep the positions they were rotated for.
-/// @pre kept.num_kv_heads() is kv.shape().num_kv_heads, its indices are ascending and below seq_len
+/// @pre kept.num_kv_heads() is kv.shape().num_kv_heads (or 0: nothing moves), its indices are ascending and below
+///      seq_len
 /// @note allocates nothing; O(kept rows)
 template <MutableKvSource Kv>
 void compact(const Kv& kv, const selection& kept) noexcept {
-    KVCRUSH_ASSERT(kept.num_kv_heads() == kv.shape().num_kv_heads);
+    KVCRUSH_ASSERT(kept.num_kv_heads() == 0 || kept.num_kv_heads() == kv.shape().num_kv_heads);
     for (std::size_t head = 0; head < kept.num_kv_heads(); ++head) {
         const std::span<const token_index> tokens = kept.kept(head);
         KVCRUSH_ASSERT(tokens.empty() || tokens.back() < kv.shape().seq_len);

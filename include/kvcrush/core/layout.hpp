@@ -24,6 +24,16 @@ struct kv_strides {
     friend constexpr bool operator==(const kv_strides&, const kv_strides&) = default;
 };
 
+namespace detail {
+
+/// a * b, or the largest number where that does not fit: a stride that every view refuses.
+[[nodiscard]] constexpr std::size_t saturating_multiply(std::size_t a, std::size_t b) noexcept {
+    constexpr std::size_t most = (std::numeric_limits<std::size_t>::max)();
+    return b != 0 && a > most / b ? most : a * b;
+}
+
+} // namespace detail
+
 /// [num_kv_heads, capacity, head_dim]: each head's tokens lie together.
 struct hnd {
     /// Tokens for which each head has room [tokens]; 0 means exactly seq_len.
@@ -39,17 +49,18 @@ struct hnd {
 private:
     [[nodiscard]] constexpr kv_strides strides(const kv_shape& shape,
                                                std::size_t dim) const noexcept {
-        return {(capacity == 0 ? shape.seq_len : capacity) * dim, dim, 1};
+        return {detail::saturating_multiply(capacity == 0 ? shape.seq_len : capacity, dim), dim, 1};
     }
 };
 
 /// [seq_len, num_kv_heads, head_dim]: each token's heads lie together.
 struct nhd {
     [[nodiscard]] constexpr kv_strides key_strides(const kv_shape& shape) const noexcept {
-        return {shape.key_dim, shape.num_kv_heads * shape.key_dim, 1};
+        return {shape.key_dim, detail::saturating_multiply(shape.num_kv_heads, shape.key_dim), 1};
     }
     [[nodiscard]] constexpr kv_strides value_strides(const kv_shape& shape) const noexcept {
-        return {shape.value_dim, shape.num_kv_heads * shape.value_dim, 1};
+        return {
+            shape.value_dim, detail::saturating_multiply(shape.num_kv_heads, shape.value_dim), 1};
     }
 };
 
@@ -90,9 +101,8 @@ constexpr std::size_t
 advance_offset(std::size_t offset, std::size_t extent, std::size_t stride, const char* what) {
     require(extent < 2 || stride != 0, what, ": a stride of 0 makes rows overlap");
     const std::size_t reach = extent == 0 ? 0 : checked_multiply(extent - 1, stride, what);
-    require(offset <= (std::numeric_limits<std::size_t>::max)() - reach - 1,
-            what,
-            ": strides do not fit the address space");
+    constexpr std::size_t most = (std::numeric_limits<std::size_t>::max)() - 1;
+    require(reach <= most && offset < most - reach, what, ": strides do not fit the address space");
     return offset + reach;
 }
 

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <span>
 
 namespace kvcrush {
@@ -29,17 +30,19 @@ struct page_strides {
     /// [num_pages, num_kv_heads, page_size, head_dim]
     [[nodiscard]] static constexpr page_strides
     hnd(std::size_t num_kv_heads, std::size_t page_size, std::size_t head_dim) noexcept {
-        return {num_kv_heads * page_size * head_dim, page_size * head_dim, head_dim, 1};
+        const std::size_t head = detail::saturating_multiply(page_size, head_dim);
+        return {detail::saturating_multiply(num_kv_heads, head), head, head_dim, 1};
     }
     /// [num_pages, page_size, num_kv_heads, head_dim]
     [[nodiscard]] static constexpr page_strides
     nhd(std::size_t num_kv_heads, std::size_t page_size, std::size_t head_dim) noexcept {
-        return {page_size * num_kv_heads * head_dim, head_dim, num_kv_heads * head_dim, 1};
+        const std::size_t token = detail::saturating_multiply(num_kv_heads, head_dim);
+        return {detail::saturating_multiply(page_size, token), head_dim, token, 1};
     }
     /// [num_pages, page_size, head_dim], each page owned by one kv head
     [[nodiscard]] static constexpr page_strides per_head(std::size_t page_size,
                                                          std::size_t head_dim) noexcept {
-        return {page_size * head_dim, 0, head_dim, 1};
+        return {detail::saturating_multiply(page_size, head_dim), 0, head_dim, 1};
     }
 };
 
@@ -102,6 +105,12 @@ public:
         detail::require_shape(shape, "paged_kv_view");
         require(pool.page_size > 0, "paged_kv_view: page_size is 0; it must be at least 1 token");
         if constexpr (!Table::shared) {
+            require(table.num_kv_heads == 0 || table.pages.size() % table.num_kv_heads == 0,
+                    "paged_kv_view: the table lists ",
+                    table.pages.size(),
+                    " pages; they must divide evenly over ",
+                    table.num_kv_heads,
+                    " heads");
             require(table.num_kv_heads == shape.num_kv_heads,
                     "paged_kv_view: the table has ",
                     table.num_kv_heads,
@@ -173,6 +182,9 @@ private:
         detail::require(strides.head != 0 || !Table::shared || shape_.num_kv_heads == 1,
                         what,
                         ": a head stride of 0 needs one table per head");
+        detail::require(strides.page != (std::numeric_limits<std::size_t>::max)(),
+                        what,
+                        ": a page does not fit the address space");
         std::size_t last = detail::advance_offset(0, pool_.num_pages, strides.page, what);
         if (strides.head != 0) {
             last = detail::advance_offset(last, shape_.num_kv_heads, strides.head, what);

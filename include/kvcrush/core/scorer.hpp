@@ -84,7 +84,12 @@ void observe(const P& policy,
             policy.observe(kv, rest..., observed, memory);
         }
     } else {
-        policy.score(kv, observed);
+        static_assert(KeyScorer<P, std::remove_cvref_t<decltype(kv)>>,
+                      "kvcrush: score(kv, head_scores) of this scorer must be const noexcept and "
+                      "return void");
+        if constexpr (KeyScorer<P, std::remove_cvref_t<decltype(kv)>>) {
+            policy.score(kv, observed);
+        }
     }
 }
 

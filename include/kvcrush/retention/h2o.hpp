@@ -55,7 +55,8 @@ struct h2o_scorer {
 
     static constexpr auto parameters() {
         return std::tuple{
-            parameter{"normalise", &h2o_scorer::normalise, "divide accumulated attention by"},
+            parameter{
+                "normalise", &h2o_scorer::normalise, "what accumulated attention is divided by"},
             parameter{"last", &h2o_scorer::last, "queries that count, from the end; 0 = all"}};
     }
     void validate() const {}

@@ -52,6 +52,7 @@ struct own_scores {
 template <RepresentativePicker Picker = linspace_picker, Scorer Bits = own_scores>
 struct kvcrush_selector {
     static constexpr std::string_view name = "kvcrush";
+    static constexpr bool needs_attention = Bits::needs_attention;
     static constexpr std::string_view about =
         "important tokens of a scorer, and representatives of the rest";
 

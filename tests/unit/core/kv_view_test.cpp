@@ -92,6 +92,16 @@ TEST(KvView, RefusesOverflowAliasingAndShortCapacity) {
     EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{3, 3, 3, 3}, far)),
                  std::invalid_argument);
     EXPECT_THROW((kv_view<float>(some, some, kv_shape{2, 3, 4, 4}, hnd{2})), std::invalid_argument);
+    const std::size_t most = (std::numeric_limits<std::size_t>::max)();
+    const strided wraps{{1, 1, most}, {1, 1, most}};
+    EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{1, 1, 2, 2}, wraps)),
+                 std::invalid_argument);
+    const strided wraps_token{{1, most, 1}, {1, most, 1}};
+    EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{2, 2, 1, 1}, wraps_token)),
+                 std::invalid_argument);
+    EXPECT_THROW(
+        (kv_view<float>(some, some, kv_shape{2, 2, 4, 4}, hnd{(std::size_t{1} << 62) + 1})),
+        std::invalid_argument);
 }
 
 TEST(KvView, FirstTokensKeepTheirPlaces) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <limits>
 #include <stdexcept>
 #include <vector>
 
@@ -66,6 +67,26 @@ TEST(PagedKvView, RefusesBadTablesAndPools) {
     data.memory.push_back(0.0F);
     data.pool.page_size = 0;
     EXPECT_THROW(data.view(one, 4), std::invalid_argument);
+}
+
+TEST(PagedKvView, RefusesStridesThatWrapAround) {
+    pool_of_four data;
+    const std::array<page_index, 1> one{0};
+    data.pool.key.dim = (std::numeric_limits<std::size_t>::max)();
+    EXPECT_THROW(data.view(one, 4), std::invalid_argument);
+    const std::size_t huge = (std::size_t{1} << 62) + 1;
+    data.pool = {1, huge, page_strides::hnd(heads, huge, dim), page_strides::hnd(heads, huge, dim)};
+    EXPECT_THROW(data.view(one, 2), std::invalid_argument);
+}
+
+TEST(PagedKvView, TablesPerHeadDivideEvenly) {
+    std::vector<float> memory(8 * page_size * dim);
+    const std::array<page_index, 7> table{0, 1, 2, 3, 4, 5, 6};
+    const page_strides strides = page_strides::per_head(page_size, dim);
+    const page_pool pool{8, page_size, strides, strides};
+    EXPECT_THROW((paged_kv_view<float, per_head_table>(
+                     memory, memory, pool, {table, heads}, kv_shape{heads, 7, dim, dim})),
+                 std::invalid_argument);
 }
 
 TEST(PagedKvView, SharedPagesNeedAHeadStride) {
