@@ -14,6 +14,7 @@
 #include <fstream>
 #include <string>
 #include <sys/wait.h>
+#include <unistd.h>
 
 namespace {
 
@@ -52,7 +53,9 @@ std::string quoted_model() { return "'" + lab_test::require_model() + "'"; }
 
 class folder {
 public:
-    folder() : path_(std::filesystem::temp_directory_path() / "kvcrush-program-test") {
+    folder()
+        : path_(std::filesystem::temp_directory_path() /
+                ("kvcrush-program-test-" + std::to_string(getpid()))) {
         std::filesystem::remove_all(path_);
         std::filesystem::create_directories(path_);
     }
