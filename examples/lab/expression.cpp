@@ -7,6 +7,7 @@
 
 #include <cctype>
 #include <cstddef>
+#include <utility>
 
 namespace lab {
 namespace {
@@ -55,7 +56,8 @@ private:
         const std::size_t before = place_;
         std::string key = word();
         if (take('=')) {
-            owner.named.emplace_back(std::move(key), parse(depth + 1));
+            owner.named.push_back(parse(depth + 1));
+            owner.named.back().key = std::move(key);
         } else {
             place_ = before;
             owner.positional.push_back(parse(depth + 1));

@@ -5,7 +5,6 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace lab {
@@ -13,8 +12,10 @@ namespace lab {
 /// A name with arguments. `window=8` is a named argument whose expression is the bare name `8`.
 struct expression {
     std::string name;
+    /// What stands before the = of a named argument.
+    std::string key;
     std::vector<expression> positional;
-    std::vector<std::pair<std::string, expression>> named;
+    std::vector<expression> named;
     /// As it was written.
     std::string text;
 };

@@ -91,7 +91,8 @@ template <typename Variant>
     }
     std::visit(
         [&](auto& policy) {
-            for (const auto& [key, value] : text.named) {
+            for (const expression& value : text.named) {
+                const std::string& key = value.key;
                 require_value(text, key, value);
                 if (set_parameter(policy, text.name, key, value.text) ||
                     (areas != nullptr && set_parameter(*areas, text.name, key, value.text))) {
@@ -120,7 +121,8 @@ void parse_kvcrush(const expression& text, policy& result, area_parameters& area
     result.scorer = parse_scorer<any_scorer>(text.positional.front(), nullptr);
     kvcrush::kvcrush_selector<any_picker> selector;
     std::optional<any_bits> bits;
-    for (const auto& [key, value] : text.named) {
+    for (const expression& value : text.named) {
+        const std::string& key = value.key;
         if (key == "bits") {
             bits = any_bits{parse_scorer<decltype(any_bits::chosen)>(value, nullptr)};
             continue;
