@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <string>
 
 namespace kvcrush::bench {
@@ -63,7 +64,7 @@ void copy_bytes(benchmark::State& state, std::size_t tokens) {
 }
 
 const bool registered = [] {
-    for (const std::size_t tokens : {4096, 32768}) {
+    for (const std::size_t tokens : std::initializer_list<std::size_t>{4096, 32768}) {
         const auto add = [&](const char* variant, auto function) {
             benchmark::RegisterBenchmark(
                 fmt::format("compact/{}/tokens:{}", variant, tokens).c_str(), function, tokens);

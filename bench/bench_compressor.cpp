@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -85,7 +86,7 @@ void crush_layer(benchmark::State& state, std::size_t tokens) {
 }
 
 const bool registered = [] {
-    for (const std::size_t tokens : {4096, 32768}) {
+    for (const std::size_t tokens : std::initializer_list<std::size_t>{4096, 32768}) {
         const auto add = [&](const char* name, auto function) {
             benchmark::RegisterBenchmark(
                 fmt::format("{}/tokens:{}", name, tokens).c_str(), function, tokens);

@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <numeric>
 #include <span>
 #include <string>
@@ -139,11 +140,11 @@ void register_top_k(std::size_t tokens) {
 }
 
 const bool registered = [] {
-    for (const std::size_t tokens : {4096, 32768, 131072}) {
+    for (const std::size_t tokens : std::initializer_list<std::size_t>{4096, 32768, 131072}) {
         register_hamming<std::uint8_t>(8, tokens);
         register_hamming<std::uint16_t>(16, tokens);
         register_hamming<std::uint32_t>(32, tokens);
-        for (const std::size_t bits : {64, 128, 256, 1024}) {
+        for (const std::size_t bits : std::initializer_list<std::size_t>{64, 128, 256, 1024}) {
             register_hamming<std::uint64_t>(bits, tokens);
         }
         register_top_k(tokens);

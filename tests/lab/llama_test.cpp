@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <random>
 #include <vector>
 
@@ -123,7 +124,8 @@ TEST(Llama, GivesTheLogitsOfTheLastTokens) {
     const auto ids = random_ids(300);
     kv_cache cache = model.make_cache(cache_type::f32);
     const matrix all = model.forward(ids, cache, ids.size());
-    for (const std::size_t count : {0U, 1U, 44U, 45U, 299U}) { // the second chunk has 44 tokens
+    for (const std::size_t count : std::initializer_list<std::size_t>{
+             0U, 1U, 44U, 45U, 299U}) { // the second chunk has 44 tokens
         kv_cache again = model.make_cache(cache_type::f32);
         const matrix last = model.forward(ids, again, count);
         ASSERT_EQ(last.rows(), count);

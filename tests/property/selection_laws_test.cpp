@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <tuple>
@@ -89,9 +90,11 @@ TYPED_TEST_SUITE(SelectionLaws, every_policy);
 TYPED_TEST(SelectionLaws, ExactBudgetAscendingUniqueProtected) {
     for (const numbers kind :
          {numbers::ordinary, numbers::all_equal, numbers::with_nan, numbers::with_infinities}) {
-        for (const std::size_t tokens : {0, 1, 2, 35, 36, 37, 63, 64, 65, 131}) {
+        for (const std::size_t tokens :
+             std::initializer_list<std::size_t>{0, 1, 2, 35, 36, 37, 63, 64, 65, 131}) {
             for (const area_sizes sizes : {area_sizes{}, area_sizes{0, 0}, area_sizes{3, 1}}) {
-                for (const std::size_t wanted : {0, 1, 4, 36, 50, 64, 1000}) {
+                for (const std::size_t wanted :
+                     std::initializer_list<std::size_t>{0, 1, 4, 36, 50, 64, 1000}) {
                     const std::size_t always = areas(sizes, tokens).num_protected();
                     if (wanted < always && always < tokens) {
                         continue; // refused by the budget

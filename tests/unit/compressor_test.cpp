@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -115,7 +116,7 @@ TEST(CompressorDeathTest, AssertsAnotherSizeThanPlanned) {
 
 TEST(Compressor, ServesLayersOfAnotherSizeAfterANewPlan) {
     compressor crush(h2o_scorer{});
-    for (const std::size_t tokens : {100, 37, 0, 1, 200}) {
+    for (const std::size_t tokens : std::initializer_list<std::size_t>{100, 37, 0, 1, 200}) {
         random_cache data(tokens);
         const budget half = budget::keep_ratio(0.5, {2, 8});
         crush.plan({data.shape, 6}, half);

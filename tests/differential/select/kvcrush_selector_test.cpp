@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cstddef>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <vector>
@@ -88,8 +89,10 @@ void compare_with_reference(const std::vector<float>& observed,
 
 TEST(KvcrushSelectorAgainstReference, EveryCodeWidthAndRaggedSize) {
     std::uint64_t seed = 0;
-    for (const std::size_t heads : {1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 130, 256, 300}) {
-        for (const std::size_t count : {0, 1, 2, 36, 37, 63, 64, 65, 100, 257}) {
+    for (const std::size_t heads :
+         std::initializer_list<std::size_t>{1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 130, 256, 300}) {
+        for (const std::size_t count :
+             std::initializer_list<std::size_t>{0, 1, 2, 36, 37, 63, 64, 65, 100, 257}) {
             ++seed;
             const std::vector<float> observed = seed % 2 == 0
                                                     ? test::random_scores(heads * count, seed)

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <cstddef>
+#include <initializer_list>
 #include <vector>
 
 namespace kvcrush {
@@ -45,7 +46,7 @@ void expect_rows(const Kv& kv, const selection& kept) {
 }
 
 TEST(Compact, MovesKeptRowsToTheFrontInEveryLayoutAndType) {
-    for (const std::size_t tokens : {0, 1, 2, 17, 63, 64, 65}) {
+    for (const std::size_t tokens : std::initializer_list<std::size_t>{0, 1, 2, 17, 63, 64, 65}) {
         const kv_shape shape{3, tokens, 5, 7};
         const selection kept = ragged(3, tokens, tokens);
         const auto check = [&](const auto& kv) {

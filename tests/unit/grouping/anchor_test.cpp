@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 namespace kvcrush {
@@ -42,7 +43,7 @@ TEST(Anchor, HalfIsNeitherMeanNorInverseMean) {
 }
 
 TEST(Anchor, MeanOfTokenSignaturesIsAllZerosUpToHalfAndAllOnesAbove) {
-    for (const std::size_t tokens : {7, 8, 64, 101}) {
+    for (const std::size_t tokens : std::initializer_list<std::size_t>{7, 8, 64, 101}) {
         const std::vector<float> scores = test::random_scores(5 * tokens, tokens);
         for (const double quantile : {0.25, 0.5, 0.7, 0.9}) {
             const head_signature signature{.quantile = quantile};

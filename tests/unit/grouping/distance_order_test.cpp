@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 namespace kvcrush {
@@ -27,7 +28,7 @@ TEST(DistanceOrder, SortsByDistanceThenIndexWithoutTheTaken) {
 }
 
 TEST(DistanceOrder, EqualsAStableSort) {
-    for (const std::size_t count : {0, 1, 63, 64, 65, 1000}) {
+    for (const std::size_t count : std::initializer_list<std::size_t>{0, 1, 63, 64, 65, 1000}) {
         std::vector<std::uint16_t> distances(count);
         std::vector<std::uint8_t> taken(count);
         std::vector<token_index> expected;

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <vector>
@@ -117,11 +118,13 @@ std::vector<float> mass_of(const layer& data, simd::isa rung) {
 class AttentionMass : public kvcrush::reference::every_rung {};
 
 TEST_P(AttentionMass, EqualsTheReference) {
-    for (const std::size_t seq_len : {1U, 2U, 63U, 64U, 65U, 130U}) {
-        for (const std::size_t group_size : {1U, 3U, 4U, 7U}) {
-            for (const std::size_t window :
-                 {std::size_t{1}, std::size_t{2}, std::size_t{31}, std::size_t{33}, seq_len}) {
-                for (const std::size_t head_dim : {1U, 3U, 64U, 80U, 128U}) {
+    for (const std::size_t seq_len :
+         std::initializer_list<std::size_t>{1U, 2U, 63U, 64U, 65U, 130U}) {
+        for (const std::size_t group_size : std::initializer_list<std::size_t>{1U, 3U, 4U, 7U}) {
+            for (const std::size_t window : std::initializer_list<std::size_t>{
+                     std::size_t{1}, std::size_t{2}, std::size_t{31}, std::size_t{33}, seq_len}) {
+                for (const std::size_t head_dim :
+                     std::initializer_list<std::size_t>{1U, 3U, 64U, 80U, 128U}) {
                     if (window <= seq_len && (head_dim < 64 || group_size == 3 || seq_len == 65)) {
                         const layer data(2, group_size, seq_len, head_dim, window);
                         data.expect_mass(mass_of(data, rung()));

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <initializer_list>
 #include <vector>
 
 namespace kvcrush {
@@ -32,7 +33,7 @@ TEST(KnormScorer, KeepsKeysWithSmallNorms) {
 }
 
 TEST(KnormScorer, GivesTheSameNormsInEveryLayoutAndType) {
-    for (const std::size_t dim : {1, 7, 64, 255, 256, 257, 600}) {
+    for (const std::size_t dim : std::initializer_list<std::size_t>{1, 7, 64, 255, 256, 257, 600}) {
         const kv_shape shape{2, 9, dim, 3};
         std::vector<double> expected;
         for (std::size_t head = 0; head < 2; ++head) {

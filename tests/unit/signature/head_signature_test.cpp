@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <vector>
@@ -39,7 +40,7 @@ TEST(HeadSignature, MarksTheTopHalfOfEachHead) {
 
 TEST(HeadSignature, EveryCodeWidthHoldsTheSameBits) {
     const areas area({1, 2}, 100);
-    for (const std::size_t heads : {1, 5, 8}) {
+    for (const std::size_t heads : std::initializer_list<std::size_t>{1, 5, 8}) {
         const std::vector<float> scores = test::random_scores(heads * 100, heads);
         const auto narrow = build<std::uint8_t>({}, scores, heads, area);
         const auto half = build<std::uint16_t>({}, scores, heads, area);

@@ -13,6 +13,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -74,19 +75,19 @@ class Hamming : public kvcrush::reference::every_rung {};
 
 TEST_P(Hamming, EqualsTheReferenceForCodesOfOneUnit) {
     for (const std::size_t n : sizes) {
-        for (const std::size_t bits : {1U, 3U, 7U, 8U}) {
+        for (const std::size_t bits : std::initializer_list<std::size_t>{1U, 3U, 7U, 8U}) {
             compare_with_reference<std::uint8_t, std::uint8_t>(bits, n, rung());
             compare_with_reference<std::uint8_t, std::uint16_t>(bits, n, rung());
         }
-        for (const std::size_t bits : {9U, 12U, 16U}) {
+        for (const std::size_t bits : std::initializer_list<std::size_t>{9U, 12U, 16U}) {
             compare_with_reference<std::uint16_t, std::uint8_t>(bits, n, rung());
             compare_with_reference<std::uint16_t, std::uint16_t>(bits, n, rung());
         }
-        for (const std::size_t bits : {17U, 24U, 32U}) {
+        for (const std::size_t bits : std::initializer_list<std::size_t>{17U, 24U, 32U}) {
             compare_with_reference<std::uint32_t, std::uint8_t>(bits, n, rung());
             compare_with_reference<std::uint32_t, std::uint16_t>(bits, n, rung());
         }
-        for (const std::size_t bits : {33U, 40U, 64U}) {
+        for (const std::size_t bits : std::initializer_list<std::size_t>{33U, 40U, 64U}) {
             compare_with_reference<std::uint64_t, std::uint8_t>(bits, n, rung());
             compare_with_reference<std::uint64_t, std::uint16_t>(bits, n, rung());
         }
@@ -103,7 +104,7 @@ TEST_P(Hamming, EqualsTheReferenceAtEveryWidth) {
         widths.push_back(64 * words);
     }
     for (const std::size_t bits : widths) {
-        for (const std::size_t n : {1U, 7U, 8U, 9U, 33U}) {
+        for (const std::size_t n : std::initializer_list<std::size_t>{1U, 7U, 8U, 9U, 33U}) {
             compare_with_reference<std::uint64_t, std::uint8_t>(bits, n, rung());
             compare_with_reference<std::uint64_t, std::uint16_t>(bits, n, rung());
         }
@@ -111,7 +112,8 @@ TEST_P(Hamming, EqualsTheReferenceAtEveryWidth) {
 }
 
 TEST_P(Hamming, EqualsTheReferenceAtEverySize) {
-    for (const std::size_t bits : {64U, 128U, 192U, 256U, 320U, 512U, 1024U}) {
+    for (const std::size_t bits :
+         std::initializer_list<std::size_t>{64U, 128U, 192U, 256U, 320U, 512U, 1024U}) {
         for (const std::size_t n : sizes) {
             compare_with_reference<std::uint64_t, std::uint8_t>(bits, n, rung());
             compare_with_reference<std::uint64_t, std::uint16_t>(bits, n, rung());
@@ -120,7 +122,7 @@ TEST_P(Hamming, EqualsTheReferenceAtEverySize) {
 }
 
 TEST_P(Hamming, SaturatesBytesAt255) {
-    for (const std::size_t words : {3U, 4U, 5U, 8U, 16U, 64U}) {
+    for (const std::size_t words : std::initializer_list<std::size_t>{3U, 4U, 5U, 8U, 16U, 64U}) {
         const std::vector<std::uint64_t> query(words, 0);
         std::vector<std::uint64_t> codes(words * 9, ~std::uint64_t{0});
         std::fill_n(codes.begin(),

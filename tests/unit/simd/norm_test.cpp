@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <vector>
@@ -44,7 +45,7 @@ TEST_P(SquaredNorm, EqualsTheReferenceForEverySize) {
 }
 
 TEST_P(SquaredNorm, NanAndInfinityPassThrough) {
-    for (const std::size_t size : {1U, 8U, 16U, 33U, 128U}) {
+    for (const std::size_t size : std::initializer_list<std::size_t>{1U, 8U, 16U, 33U, 128U}) {
         std::vector<float> values(size, 1.0F);
         values[size - 1] = -std::numeric_limits<float>::infinity();
         EXPECT_EQ(simd::squared_norm(values, rung()), std::numeric_limits<float>::infinity());

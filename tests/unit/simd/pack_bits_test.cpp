@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <vector>
@@ -57,22 +58,23 @@ void expect_best_tokens(std::size_t num_heads,
 }
 
 TEST_P(PackBits, SetsTheBitsOfTheBestTokens) {
-    for (const std::size_t n :
-         {0U, 1U, 2U, 7U, 15U, 16U, 17U, 31U, 32U, 33U, 63U, 64U, 65U, 100U, 200U}) {
+    for (const std::size_t n : std::initializer_list<std::size_t>{
+             0U, 1U, 2U, 7U, 15U, 16U, 17U, 31U, 32U, 33U, 63U, 64U, 65U, 100U, 200U}) {
         for (const auto kind : {reference::score_kind::signed_normal,
                                 reference::score_kind::few_values,
                                 reference::score_kind::half_nan,
                                 reference::score_kind::any_bits}) {
-            for (const std::size_t heads : {1U, 3U, 8U}) {
+            for (const std::size_t heads : std::initializer_list<std::size_t>{1U, 3U, 8U}) {
                 expect_best_tokens<std::uint8_t>(heads, n, kind, rung());
             }
-            for (const std::size_t heads : {9U, 14U, 16U}) {
+            for (const std::size_t heads : std::initializer_list<std::size_t>{9U, 14U, 16U}) {
                 expect_best_tokens<std::uint16_t>(heads, n, kind, rung());
             }
-            for (const std::size_t heads : {2U, 24U, 32U}) {
+            for (const std::size_t heads : std::initializer_list<std::size_t>{2U, 24U, 32U}) {
                 expect_best_tokens<std::uint32_t>(heads, n, kind, rung());
             }
-            for (const std::size_t heads : {1U, 32U, 33U, 40U, 64U, 65U, 100U, 130U}) {
+            for (const std::size_t heads :
+                 std::initializer_list<std::size_t>{1U, 32U, 33U, 40U, 64U, 65U, 100U, 130U}) {
                 expect_best_tokens<std::uint64_t>(heads, n, kind, rung());
             }
         }

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <vector>
@@ -32,8 +33,8 @@ std::vector<std::uint32_t> tokens_inside(std::span<const float> scores, simd::ra
 }
 
 TEST_P(RankCut, HoldsTheBestTokens) {
-    for (const std::size_t n :
-         {0U, 1U, 2U, 7U, 15U, 16U, 17U, 63U, 64U, 65U, 511U, 512U, 513U, 1000U, 4099U}) {
+    for (const std::size_t n : std::initializer_list<std::size_t>{
+             0U, 1U, 2U, 7U, 15U, 16U, 17U, 63U, 64U, 65U, 511U, 512U, 513U, 1000U, 4099U}) {
         reference::guarded_buffer<float> scores(n);
         for (const auto kind : reference::all_score_kinds) {
             reference::fill_scores(scores.span(), kind, n);
@@ -52,7 +53,8 @@ TEST_P(RankCut, HoldsTheBestOfManyTokens) {
     std::vector<float> scores(n);
     for (const auto kind : reference::all_score_kinds) {
         reference::fill_scores(scores, kind, 5);
-        for (const std::size_t k : {std::size_t{1}, n / 50, n / 4, n / 2, n - 3}) {
+        for (const std::size_t k :
+             std::initializer_list<std::size_t>{std::size_t{1}, n / 50, n / 4, n / 2, n - 3}) {
             const simd::rank_cut cut = simd::find_rank_cut(scores, k, rung());
             ASSERT_EQ(reference::top_k<float>(scores, k), tokens_inside(scores, cut))
                 << "kind " << static_cast<int>(kind) << ", k " << k;

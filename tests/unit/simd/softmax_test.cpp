@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <vector>
@@ -116,7 +117,7 @@ TEST_P(Softmax, AddingEqualsTheReference) {
 TEST_P(Softmax, NanWeighsNothing) {
     std::vector<float> logits(100);
     fill(logits, 5, 3.0F);
-    for (const std::size_t at : {0U, 7U, 16U, 63U, 99U}) {
+    for (const std::size_t at : std::initializer_list<std::size_t>{0U, 7U, 16U, 63U, 99U}) {
         logits[at] = nan;
         expect_weights(logits, of(logits));
     }
@@ -133,7 +134,7 @@ TEST_P(Softmax, MinusInfinityWeighsNothing) {
 }
 
 TEST_P(Softmax, RowsWithoutSoftmaxAddNothing) {
-    for (const std::size_t size : {1U, 15U, 16U, 33U, 100U}) {
+    for (const std::size_t size : std::initializer_list<std::size_t>{1U, 15U, 16U, 33U, 100U}) {
         for (const float value : {nan, -infinity, infinity}) {
             SCOPED_TRACE(testing::Message() << size << " logits of " << value);
             const std::vector<float> logits(size, value);

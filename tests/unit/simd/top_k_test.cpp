@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <vector>
@@ -25,8 +26,8 @@ static_assert(noexcept(simd::top_k({}, 0, {})));
 class TopK : public reference::every_rung {};
 
 TEST_P(TopK, EqualsSortingAtEverySizeAndKind) {
-    for (const std::size_t n :
-         {0U, 1U, 2U, 7U, 8U, 9U, 15U, 16U, 17U, 63U, 64U, 65U, 700U, 2500U}) {
+    for (const std::size_t n : std::initializer_list<std::size_t>{
+             0U, 1U, 2U, 7U, 8U, 9U, 15U, 16U, 17U, 63U, 64U, 65U, 700U, 2500U}) {
         reference::guarded_buffer<float> scores(n);
         for (const auto kind : reference::all_score_kinds) {
             reference::fill_scores(scores.span(), kind, n + 1);
@@ -44,7 +45,8 @@ TEST_P(TopK, EqualsSortingAtEverySizeAndKind) {
 TEST_P(TopK, WritesNothingBehindTheLastIndex) {
     std::vector<float> scores(1000);
     reference::fill_scores(scores, reference::score_kind::uniform, 3);
-    for (const std::size_t k : {0U, 1U, 15U, 16U, 17U, 500U, 999U, 1000U, 2000U}) {
+    for (const std::size_t k :
+         std::initializer_list<std::size_t>{0U, 1U, 15U, 16U, 17U, 500U, 999U, 1000U, 2000U}) {
         std::vector<std::uint32_t> out(1040, 12345678);
         const std::size_t kept = simd::top_k(scores, k, out, 0, rung());
         EXPECT_EQ((std::min)(k, scores.size()), kept);
