@@ -2,21 +2,15 @@
 #include "compress.hpp"
 
 #include "layer_view.hpp"
+#include "stopwatch.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <span>
 #include <variant>
 
 namespace lab {
 namespace {
-
-using clock = std::chrono::steady_clock;
-
-[[nodiscard]] double milliseconds_since(clock::time_point begin) {
-    return std::chrono::duration<double, std::milli>(clock::now() - begin).count();
-}
 
 /// Layers draw apart: one seed for all would keep the same random tokens everywhere.
 template <typename Scorer>
@@ -77,22 +71,22 @@ void compress_layer(layer_cache<T>& layer,
             crush.plan({view.shape(), num_q_heads}, budget);
             const kvcrush::query_view queries =
                 queries_of(log, num_q_heads, layer.head_dim(), contiguous_tail(layer));
-            const auto begin = clock::now();
+            const stopwatch watch;
             const kvcrush::selection& kept = crush.select(view, queries);
-            result.select_ms += milliseconds_since(begin);
+            result.select_ms += watch.milliseconds();
             result.kept.push_back(kept);
         },
         how.scorer,
         how.selector);
 
     const kvcrush::selection& kept = result.kept.back();
-    const auto begin = clock::now();
+    const stopwatch watch;
     kvcrush::compact(view, kept);
     for (std::size_t head = 0; head < layer.num_kv_heads(); ++head) {
         kvcrush::compact_values(layer.positions(head), kept.kept(head));
         layer.keep_first(head, kept.kept(head).size());
     }
-    result.compact_ms += milliseconds_since(begin);
+    result.compact_ms += watch.milliseconds();
 }
 
 } // namespace

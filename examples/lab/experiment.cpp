@@ -3,21 +3,15 @@
 
 #include "compress.hpp"
 #include "error.hpp"
+#include "stopwatch.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <span>
 #include <utility>
 
 namespace lab {
 namespace {
-
-using clock = std::chrono::steady_clock;
-
-[[nodiscard]] double milliseconds_since(clock::time_point begin) {
-    return std::chrono::duration<double, std::milli>(clock::now() - begin).count();
-}
 
 /// Tokens fed one by one at the end of a continuation, to time decoding as an engine does it.
 constexpr std::size_t timed_tokens = 16;
@@ -39,13 +33,13 @@ continue_text(const llama& model, kv_cache& cache, std::span<const int> tokens) 
         const matrix logits = model.forward(tokens.first(together), cache, together);
         std::copy_n(logits.data(), logits.rows() * logits.cols(), result.logits.data());
     }
-    const auto begin = clock::now();
+    const stopwatch watch;
     for (std::size_t i = together; i < predictions; ++i) {
         const matrix logits = model.forward(tokens.subspan(i, 1), cache, 1);
         std::copy_n(logits.data(), logits.cols(), result.logits.row(i).data());
     }
     result.decode_ms_per_token =
-        timed == 0 ? 0.0 : milliseconds_since(begin) / static_cast<double>(timed);
+        timed == 0 ? 0.0 : watch.milliseconds() / static_cast<double>(timed);
     return result;
 }
 
@@ -92,13 +86,13 @@ void measure_window(const experiment& plan,
                     std::vector<measurement>& results) {
     kv_cache prefilled = model.make_cache(plan.type);
     query_log queries;
-    const auto begin = clock::now();
+    const stopwatch watch;
     static_cast<void>(
         model.forward(text.context, prefilled, 0, &queries, [&](std::size_t done, std::size_t all) {
             steps.at(step_counter::prefill_weight,
                      static_cast<double>(done) / static_cast<double>(all));
         }));
-    const double prefill_ms = milliseconds_since(begin);
+    const double prefill_ms = watch.milliseconds();
     steps.finish(step_counter::prefill_weight);
 
     kv_cache full_cache = prefilled;

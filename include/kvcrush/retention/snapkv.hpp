@@ -94,10 +94,12 @@ struct snapkv_scorer {
         return (std::min)(observation_window, seq_len);
     }
     [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept {
-        // observe() and reduce() run one after the other; reduce() takes two rows.
-        return (std::max)(scratch::bytes<float>(attention_mass_workspace(
-                              size.kv, size.num_q_heads, num_queries(size.kv.seq_len))),
-                          2 * scratch::bytes<float>(size.kv.seq_len));
+        // observe() and reduce() run one after the other; reduce() pools the heads of a group at
+        // most: all of them where the kv heads share a set.
+        return (std::max)(
+            scratch::bytes<float>(
+                attention_mass_workspace(size.kv, size.num_q_heads, num_queries(size.kv.seq_len))),
+            scratch::bytes<float>((std::max)(size.num_q_heads, std::size_t{1}) * size.kv.seq_len));
     }
 
     /// @param[in]  kv       [num_kv_heads, seq_len, head_dim]
@@ -127,17 +129,23 @@ struct snapkv_scorer {
         const std::size_t num_rows =
             shared ? (std::min)(scores.num_heads(), std::size_t{1}) : scores.num_heads();
         const std::size_t group_size = num_rows == 0 ? 0 : mass.num_heads() / num_rows;
-        const std::span<float> folded = memory.take<float>(mass.seq_len());
-        const std::span<float> pooled = memory.take<float>(mass.seq_len());
+        const bool pool_first = order == pooling_order::pool_first && pool != pooling::none;
+        const std::size_t seq_len = mass.seq_len();
+        const std::size_t num_rows_taken = pool_first ? group_size : 1;
+        const head_scores taken(
+            memory.take<float>(num_rows_taken * seq_len), num_rows_taken, seq_len);
         for (std::size_t row = 0; row < num_rows; ++row) {
             const std::size_t first = row * group_size;
             const std::span<float> out = scores.row(row);
-            if (order == pooling_order::reduce_first || pool == pooling::none) {
-                fold_heads(mass, first, group_size, reduce_heads, folded);
-                smooth(folded, out);
+            if (pool_first) {
+                for (std::size_t i = 0; i < group_size; ++i) {
+                    smooth(mass.row(first + i), taken.row(i));
+                    keep_window(taken.row(i));
+                }
+                fold_heads(taken, 0, group_size, reduce_heads, out);
             } else {
-                fold_pooled_heads(mass, first, group_size, pooled, folded);
-                std::copy(folded.begin(), folded.end(), out.begin());
+                fold_heads(mass, first, group_size, reduce_heads, taken.row(0));
+                smooth(taken.row(0), out);
             }
             keep_window(out);
         }
@@ -161,27 +169,6 @@ private:
             simd::avg_pool(in.first(length), out.first(length), pooling_kernel_size);
             break;
         case pooling::none: std::copy_n(in.begin(), length, out.begin()); break;
-        }
-    }
-
-    void fold_pooled_heads(const_head_scores mass,
-                           std::size_t first,
-                           std::size_t count,
-                           std::span<float> pooled,
-                           std::span<float> out) const noexcept {
-        for (std::size_t i = 0; i < count; ++i) {
-            smooth(mass.row(first + i), pooled);
-            for (std::size_t t = 0; t < prefix(out.size()); ++t) {
-                const float before = i == 0 ? 0.0F : out[t];
-                out[t] = reduce_heads == head_reduction::max
-                             ? (i == 0 ? pooled[t] : (std::max)(before, pooled[t]))
-                             : before + pooled[t];
-            }
-        }
-        if (reduce_heads == head_reduction::mean && count > 0) {
-            for (float& value : out.first(prefix(out.size()))) {
-                value /= static_cast<float>(count);
-            }
         }
     }
 
