@@ -18,20 +18,21 @@ namespace kvcrush::bench {
 template <typename T>
 class huge_buffer {
 public:
+    /// One page more than needed: a huge page starts at a multiple of its size, mmap gives any address.
     explicit huge_buffer(std::size_t size)
-        : size_(size), bytes_((size * sizeof(T) / page + 1) * page) {
-        void* memory =
-            mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) {
+        : size_(size), bytes_((size * sizeof(T) / page + 2) * page) {
+        mapped_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (mapped_ == MAP_FAILED) {
             throw std::bad_alloc();
         }
-        madvise(memory, bytes_, MADV_HUGEPAGE);
-        std::memset(memory, 0, bytes_); // no page is mapped for the first time while we measure
-        data_ = static_cast<T*>(memory);
+        madvise(mapped_, bytes_, MADV_HUGEPAGE);
+        std::memset(mapped_, 0, bytes_); // no page is mapped for the first time while we measure
+        const std::size_t past = reinterpret_cast<std::uintptr_t>(mapped_) % page;
+        data_ = reinterpret_cast<T*>(static_cast<std::byte*>(mapped_) + (page - past) % page);
     }
     huge_buffer(const huge_buffer&) = delete;
     huge_buffer& operator=(const huge_buffer&) = delete;
-    ~huge_buffer() { munmap(data_, bytes_); }
+    ~huge_buffer() { munmap(mapped_, bytes_); }
 
     [[nodiscard]] std::span<T> span() const noexcept { return {data_, size_}; }
     [[nodiscard]] T* data() const noexcept { return data_; }
@@ -51,6 +52,7 @@ private:
     static constexpr std::size_t page = std::size_t{2} << 20;
     std::size_t size_;
     std::size_t bytes_;
+    void* mapped_ = nullptr;
     T* data_ = nullptr;
 };
 

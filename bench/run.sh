@@ -8,35 +8,45 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
     cat <<'END'
-usage: bench/run.sh [--quick | --full] [--json FILE] [OPTION OF Google Benchmark]...
+usage: bench/run.sh --quick | --full [--json FILE] [--family NAMES]
+       bench/run.sh [--json FILE] [--benchmark_OPTION]...
 
-  (nothing)     each case for at least 0.2 s
-  --quick       five repetitions of 0.005 s, in random order, under two minutes: does everything run, roughly how fast?
-  --full        five repetitions of 0.5 s, in random order; mean, median and spread are reported: figures to publish
-  --json FILE   writes the results to FILE, too
+How fast is kvcrush, and is that as fast as it should be?
+
+  --quick       the bars: what we promise about speed, as ratios to other code and to the limits of this machine, with
+                fewer sizes, in under two minutes
+  --full        the same with all sizes, in under forty minutes: figures to publish
+  --json FILE   writes the results to FILE, too; of bars, a list of
+                {"name", "value", "bar", "better", "holds", "baseline", ...} that bench/plot.py draws
+  --family A,B  only these families of bars: hamming, signature, grouping, select
   --help        this text
 
-Further options go to the program, for example --benchmark_filter=hamming. The library is compiled with -O2 and no
--march, in build/bench, and runs on one CPU.
+Without --quick and --full single functions are timed by Google Benchmark, each for at least 0.2 s. It takes options of
+its own, for example --benchmark_filter=top_k. Its figures are times on this machine at this moment; bars are ratios of
+what ran in turn, and mean the same elsewhere.
+
+The library is compiled with -O2 and no -march, in build/bench, and runs on one CPU. See bench/README.md.
 END
 }
 
-amount=(--benchmark_min_time=0.2)
+mode=bench
 json=''
 extra=()
+family=''
 while [[ $# -gt 0 ]]; do
     case $1 in
-    --quick)
-        amount=(--benchmark_min_time=0.005 --benchmark_repetitions=5 --benchmark_report_aggregates_only=true
-                --benchmark_enable_random_interleaving=true)
-        ;;
-    --full)
-        amount=(--benchmark_min_time=0.5 --benchmark_repetitions=5 --benchmark_report_aggregates_only=true
-                --benchmark_enable_random_interleaving=true)
+    --quick | --full)
+        [[ $mode == bench || $mode == "$1" ]] || die 2 "--quick and --full exclude each other"
+        mode=$1
         ;;
     --json)
         [[ $# -ge 2 && -n $2 ]] || die 2 "--json needs a file name"
         json=$2
+        shift
+        ;;
+    --family)
+        [[ $# -ge 2 && -n $2 ]] || die 2 "--family needs names: hamming, signature, grouping, select"
+        family=$2
         shift
         ;;
     --help | -h)
@@ -44,36 +54,57 @@ while [[ $# -gt 0 ]]; do
         exit 0
         ;;
     --benchmark_* | --v=*) extra+=("$1") ;;
-    *) die 2 "unknown option '$1', allowed are --quick, --full, --json FILE, --benchmark_..., --help" ;;
+    *) die 2 "unknown option '$1', allowed are --quick, --full, --json FILE, --family NAMES, --benchmark_..., --help" ;;
     esac
     shift
 done
+if [[ $mode == bench ]]; then
+    [[ -z $family ]] || die 2 "--family goes with --quick or --full"
+    program=kvcrush_bench
+    arguments=(--benchmark_min_time=0.2 "${extra[@]}")
+else
+    [[ ${#extra[@]} -eq 0 ]] || die 2 "${extra[0]} does not go with $mode: those are bars, without Google Benchmark"
+    program=kvcrush_bars
+    arguments=("$mode")
+    [[ -z $family ]] || arguments+=(--family "$family")
+fi
 if [[ -n $json ]]; then
     [[ -d $(dirname "$json") && ! -d $json ]] || die 2 "--json '$json' is not a file in an existing folder"
     # Only a whole file takes the name that was asked for.
     trap 'rm -f "$json.part"' EXIT
-    extra+=("--benchmark_out=$json.part" --benchmark_out_format=json)
+    if [[ $mode == bench ]]; then
+        arguments+=("--benchmark_out=$json.part" --benchmark_out_format=json)
+    else
+        arguments+=(--json "$json.part")
+    fi
 fi
 
 need_build_tools
-need_packages libbenchmark-dev libfmt-dev
+need_packages libbenchmark-dev libfmt-dev libcli11-dev nlohmann-json3-dev
+# FAISS is one of the competitors. Everything else can be measured without it.
+if [[ $mode != bench ]]; then
+    (need_packages libfaiss-dev) || echo "without FAISS: the rows that compare with it will be void" >&2
+fi
 
 build_dir=$kvcrush_root/build/bench
 configure "$build_dir" -DCMAKE_BUILD_TYPE=Release '-DCMAKE_CXX_FLAGS_RELEASE=-O2 -DNDEBUG' \
     -DKVCRUSH_BUILD_TESTS=OFF -DKVCRUSH_BUILD_EXAMPLES=OFF -DKVCRUSH_BUILD_BENCH=ON
-cmake --build "$build_dir" --parallel "$num_jobs" --target kvcrush_bench
+cmake --build "$build_dir" --parallel "$num_jobs" --target "$program"
 
-# On the last CPU that we may use: the first one serves most interrupts.
+# On the last CPU that we may use: the first one serves most interrupts. kvcrush_bars sees to that itself, since one of
+# its bars is about two threads.
 pinned=()
-if command -v taskset >/dev/null; then
+if [[ $mode == bench ]] && command -v taskset >/dev/null; then
     cpus=$(taskset -pc $$ 2>/dev/null) && pinned=(taskset -c "${cpus##*[ ,-]}")
 fi
 governor=$(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2>/dev/null || echo unknown)
 printf 'machine: %s, governor %s\ncompiler: %s, -O2\n' \
     "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$governor" "$(g++ --version | head -n 1)" >&2
 
-"${pinned[@]}" "$build_dir/bench/kvcrush_bench" "${amount[@]}" "${extra[@]}"
+# Memory of std::vector on huge pages, as our own is (glibc 2.35 and newer).
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+"${pinned[@]}" "$build_dir/bench/$program" "${arguments[@]}"
 if [[ -n $json ]]; then
-    [[ -s $json.part ]] || die 2 "no benchmark was run, $json is not written"
+    [[ -s $json.part ]] || die 2 "nothing was measured, $json is not written"
     mv -f "$json.part" "$json"
 fi

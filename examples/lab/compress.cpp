@@ -21,14 +21,6 @@ template <typename Scorer>
     return scorer;
 }
 
-template <typename Selector>
-[[nodiscard]] Selector selector_for_layer(Selector selector, std::size_t layer) {
-    if constexpr (requires { selector.anchor.seed; }) {
-        selector.anchor.seed = kvcrush::random_bits(selector.anchor.seed, 1, layer);
-    }
-    return selector;
-}
-
 /// The newest rows that are neighbours in the text, in every head: only their queries know which rows are older.
 template <kvcrush::Element T>
 [[nodiscard]] std::size_t contiguous_tail(const layer_cache<T>& layer) {
@@ -65,9 +57,9 @@ void compress_layer(layer_cache<T>& layer,
                     compression& result) {
     const layer_view<T> view(layer);
     std::visit(
-        [&](const auto& scorer, const auto& selector) {
+        [&](const auto& scorer) {
             kvcrush::compressor crush(for_layer(scorer, layer_index),
-                                      selector_for_layer(selector, layer_index));
+                                      how.selector.for_layer(layer_index));
             crush.plan({view.shape(), num_q_heads}, budget);
             const kvcrush::query_view queries =
                 queries_of(log, num_q_heads, layer.head_dim(), contiguous_tail(layer));
@@ -76,8 +68,7 @@ void compress_layer(layer_cache<T>& layer,
             result.select_ms += watch.milliseconds();
             result.kept.push_back(kept);
         },
-        how.scorer,
-        how.selector);
+        how.scorer);
 
     const kvcrush::selection& kept = result.kept.back();
     const stopwatch watch;

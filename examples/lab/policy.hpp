@@ -5,11 +5,12 @@
 
 #include <kvcrush/kvcrush.hpp>
 
-#include <cstddef>
-#include <span>
+#include "any_selector.hpp"
+#include "crush_parser.hpp"
+#include "policy_help.hpp"
+
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <variant>
 #include <vector>
 
@@ -21,52 +22,6 @@ using any_scorer = std::variant<kvcrush::random_scorer,
                                 kvcrush::knorm_scorer,
                                 kvcrush::h2o_scorer,
                                 kvcrush::snapkv_scorer>;
-
-/// A picker chosen at run time, itself a model of the library's concept.
-struct any_picker {
-    static constexpr std::string_view name = "pick";
-    static constexpr auto parameters() { return std::tuple{}; }
-    void validate() const {}
-
-    std::variant<kvcrush::linspace_picker, kvcrush::step_picker, kvcrush::most_important_picker>
-        chosen;
-
-    void pick(std::span<const kvcrush::token_index> order,
-              std::span<const float> scores,
-              std::span<kvcrush::token_index> out) const noexcept {
-        std::visit([&](const auto& picker) { picker.pick(order, scores, out); }, chosen);
-    }
-};
-
-/// A scorer for the bits of the portrait, chosen at run time.
-struct any_bits {
-    static constexpr std::string_view name = "bits";
-    static constexpr bool needs_attention = true;
-    static constexpr auto parameters() { return std::tuple{}; }
-    void validate() const {}
-
-    std::variant<kvcrush::h2o_scorer, kvcrush::snapkv_scorer> chosen;
-
-    [[nodiscard]] std::size_t scratch_bytes(const kvcrush::problem_size& size) const noexcept {
-        return std::visit([&](const auto& scorer) { return scorer.scratch_bytes(size); }, chosen);
-    }
-    template <kvcrush::KvSource Kv>
-    void observe(const Kv& kv,
-                 const kvcrush::query_view& queries,
-                 kvcrush::head_scores mass,
-                 kvcrush::scratch memory) const noexcept {
-        std::visit([&](const auto& scorer) { scorer.observe(kv, queries, mass, memory); }, chosen);
-    }
-    void reduce(kvcrush::const_head_scores mass,
-                kvcrush::head_scores scores,
-                kvcrush::scratch memory) const noexcept {
-        std::visit([&](const auto& scorer) { scorer.reduce(mass, scores, memory); }, chosen);
-    }
-};
-
-using any_selector = std::variant<kvcrush::top_k_selector,
-                                  kvcrush::kvcrush_selector<any_picker>,
-                                  kvcrush::kvcrush_selector<any_picker, any_bits>>;
 
 /// One line of an experiment: how a cache is compressed.
 struct policy {
@@ -86,18 +41,7 @@ struct policy {
 /// @throws input_error likewise
 [[nodiscard]] std::vector<policy> parse_policies(std::string_view list);
 
-/// One policy of the list that `kvcrush-lab policies` prints.
-struct policy_help {
-    struct row {
-        std::string name;
-        std::string value;
-        std::string allowed;
-        std::string about;
-    };
-    std::string name;
-    std::string about;
-    std::vector<row> parameters;
-};
+/// What `kvcrush-lab policies` prints.
 [[nodiscard]] std::vector<policy_help> list_policies();
 
 } // namespace lab

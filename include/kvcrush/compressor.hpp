@@ -7,12 +7,15 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/budget.hpp>
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/executor.hpp>
+#include <kvcrush/core/head_range.hpp>
 #include <kvcrush/core/layout.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/core/selection.hpp>
 #include <kvcrush/select/kvcrush_selector.hpp>
 #include <kvcrush/select/selector.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -29,7 +32,8 @@ inline namespace v0 {
 ///     for each layer:
 ///         compact(kv, crush.select(kv, queries));                       // noexcept, allocates nothing
 ///
-/// One compressor serves one thread; give each thread its own.
+/// One compressor serves one thread; give each thread its own (for_each_layer), or lend several threads to one call:
+/// select(executor, kv, queries).
 template <Scorer ScorerT,
           typename SelectorT = kvcrush_selector<>,
           typename AllocatorT = uniform_allocator>
@@ -47,10 +51,11 @@ public:
 
     /// Prepares for layers of one size and takes the memory for them. Call it again for another size or budget;
     /// memory only grows.
-    /// @param size  num_q_heads may stay 0 for scorers that look at keys alone
+    /// @param size       num_q_heads may stay 0 for scorers that look at keys alone
+    /// @param num_tasks  how many tasks select() may hand to an executor at once; each takes scratch memory of its own
     /// @throws std::invalid_argument if the budget does not hold sinks and recent tokens, if num_q_heads is not a
     ///         multiple of num_kv_heads, or if sizes overflow; std::bad_alloc
-    void plan(const problem_size& size, const budget& tokens) {
+    void plan(const problem_size& size, const budget& tokens, std::size_t num_tasks = 1) {
         using detail::require;
         const kv_shape& kv = size.kv;
         detail::require_shape(kv, "compressor");
@@ -79,6 +84,15 @@ public:
                     ScorerT::needs_attention ? ScorerT::name : SelectorT::name,
                     " looks at attention; num_q_heads is 0 and must be given");
         }
+        if constexpr (requires { selector_.validate_for(size); }) {
+            selector_.validate_for(size);
+        }
+        require(num_tasks >= 1 && num_tasks <= max_tasks,
+                "compressor: num_tasks is ",
+                num_tasks,
+                "; it must lie in [1, ",
+                max_tasks,
+                "]");
         const std::size_t per_head = tokens.tokens_for(kv.seq_len);
         const std::size_t observed_heads = num_observed_heads(scorer_, size);
         // More than all pieces of scratch memory together.
@@ -89,9 +103,12 @@ public:
         observed_.resize(observed_heads * kv.seq_len);
         scores_.resize(ScorerT::needs_attention ? kv.num_kv_heads * kv.seq_len : 0);
         counts_.assign(kv.num_kv_heads, 0);
-        const std::size_t scoring = scorer_scratch_bytes(scorer_, size);
-        const std::size_t selecting = selector_.scratch_bytes(size);
-        memory_.resize(scoring > selecting ? scoring : selecting);
+        scoring_bytes_ = scorer_scratch_bytes(scorer_, size);
+        num_tasks_ =
+            splits_heads ? (std::max)((std::min)(num_tasks, kv.num_kv_heads), std::size_t{1}) : 1;
+        memory_.resize(
+            (std::max)(detail::checked_multiply(num_tasks_, scoring_bytes_, "compressor"),
+                       selector_.scratch_bytes(size)));
         // An allocator may give one head more than its share, never more than the sequence.
         selection_.reserve(kv.num_kv_heads, kv.num_kv_heads * kv.seq_len);
         size_ = size;
@@ -114,7 +131,7 @@ public:
                       "kvcrush: this scorer looks at attention: call select(kv, queries) or "
                       "select(attention)");
         if constexpr (!ScorerT::needs_attention) {
-            run_if(kv.shape() == size_.kv, kv);
+            run_if(serial_executor{}, kv.shape() == size_.kv, kv);
         }
         return selection_;
     }
@@ -124,20 +141,35 @@ public:
     /// @pre kv and queries have the planned shape
     template <KvSource Kv>
     const selection& select(const Kv& kv, const query_view& queries) noexcept {
+        return select(serial_executor{}, kv, queries);
+    }
+
+    /// The same with the threads of a caller: scorers that look at heads one by one share them out. The answer does not
+    /// depend on how many tasks or threads there are.
+    template <Executor E, KvSource Kv>
+    const selection& select(E&& execute, const Kv& kv, const query_view& queries) noexcept {
         const bool queries_fit = queries.num_queries() <= size_.kv.seq_len &&
                                  queries.num_q_heads() == size_.num_q_heads &&
                                  queries.head_dim() == size_.kv.key_dim;
-        run_if(kv.shape() == size_.kv && (queries_fit || !looks_at_attention), kv, queries);
+        run_if(
+            execute, kv.shape() == size_.kv && (queries_fit || !looks_at_attention), kv, queries);
         return selection_;
     }
 
     /// Selects from attention weights, for engines that have them.
     /// @pre attention has the planned seq_len and num_q_heads
     const selection& select(const attention_view& attention) noexcept {
+        return select(serial_executor{}, attention);
+    }
+
+    /// The same with the threads of a caller.
+    template <Executor E>
+    const selection& select(E&& execute, const attention_view& attention) noexcept {
         static_assert(AttentionScorer<ScorerT, attention_view>,
                       "kvcrush: this scorer reads keys: call select(kv) or select(kv, queries)");
         if constexpr (AttentionScorer<ScorerT, attention_view>) {
-            run_if(attention.seq_len() == size_.kv.seq_len &&
+            run_if(execute,
+                   attention.seq_len() == size_.kv.seq_len &&
                        attention.num_q_heads() == size_.num_q_heads,
                    attention);
         }
@@ -153,18 +185,21 @@ private:
         }
     }();
 
-    template <typename... Inputs>
-    void run_if(bool fits, const Inputs&... inputs) noexcept {
+    static constexpr std::size_t max_tasks = 4096;
+    static constexpr bool splits_heads = SplittableScorer<ScorerT>;
+
+    template <typename E, typename... Inputs>
+    void run_if(E&& execute, bool fits, const Inputs&... inputs) noexcept {
         KVCRUSH_ASSERT(fits && "kvcrush: plan() again when the size of the cache changes");
         if (fits) {
-            run(inputs...);
+            run(execute, inputs...);
         } else {
             selection_.clear();
         }
     }
 
-    template <typename... Inputs>
-    void run(const Inputs&... inputs) noexcept {
+    template <typename E, typename... Inputs>
+    void run(E& execute, const Inputs&... inputs) noexcept {
         const std::size_t seq_len = size_.kv.seq_len;
         const std::size_t observed_heads = num_observed_heads(scorer_, size_);
         const head_scores observed(
@@ -173,7 +208,11 @@ private:
                                  ScorerT::needs_attention ? size_.kv.num_kv_heads : 0,
                                  seq_len);
         const scratch memory{std::span<std::byte>(memory_)};
-        observe(scorer_, observed, memory, inputs...);
+        if constexpr (splits_heads) {
+            observe_heads(execute, observed, inputs...);
+        } else {
+            observe(scorer_, observed, memory, inputs...);
+        }
         const const_head_scores decisive = reduce(scorer_, observed, scores, memory);
         allocator_.allocate(decisive, areas_, tokens_, counts_);
         selector_.select(decisive,
@@ -185,12 +224,47 @@ private:
                          inputs...);
     }
 
+    /// Contiguous ranges of kv heads, one task each.
+    template <typename E, typename... Inputs>
+    void observe_heads(E& execute, head_scores observed, const Inputs&... inputs) noexcept {
+        const std::size_t heads = size_.kv.num_kv_heads;
+        const std::size_t group = heads == 0 ? 0 : size_.num_q_heads / heads;
+        const auto task = [&](std::size_t i) noexcept {
+            const std::size_t first = i * heads / num_tasks_;
+            const std::size_t count = (i + 1) * heads / num_tasks_ - first;
+            const std::size_t seq_len = observed.seq_len();
+            const head_scores part(
+                observed.values().subspan(first * group * seq_len, count * group * seq_len),
+                count * group,
+                seq_len);
+            const scratch memory{
+                std::span<std::byte>(memory_).subspan(i * scoring_bytes_, scoring_bytes_)};
+            observe(scorer_, part, memory, heads_of(inputs, first, count, group)...);
+        };
+        execute(num_tasks_, task);
+    }
+
+    template <KvSource Kv>
+    [[nodiscard]] static head_range<Kv>
+    heads_of(const Kv& kv, std::size_t first, std::size_t count, std::size_t) noexcept {
+        return {kv, first, count};
+    }
+    template <typename Queries>
+    [[nodiscard]] static Queries heads_of(const Queries& queries,
+                                          std::size_t first,
+                                          std::size_t count,
+                                          std::size_t group) noexcept {
+        return queries.heads(first * group, count * group);
+    }
+
     ScorerT scorer_;
     SelectorT selector_;
     AllocatorT allocator_;
     problem_size size_{};
     areas areas_{};
     std::size_t tokens_ = 0;
+    std::size_t num_tasks_ = 1;
+    std::size_t scoring_bytes_ = 0;
     std::vector<float> observed_;
     std::vector<float> scores_;
     std::vector<std::size_t> counts_;

@@ -15,6 +15,7 @@ set(level_select 5)
 set(level_cache 6)
 set(level_attend 6)
 set(level_compressor.hpp 7)
+set(level_presets.hpp 7)
 set(level_kvcrush.hpp 8)
 
 set(num_violations 0)

@@ -25,7 +25,7 @@ std::string message_of(const std::string& text) {
 TEST(Policy, NamesChooseTheLibraryTypes) {
     EXPECT_TRUE(parse_policy("full").full);
     EXPECT_TRUE(std::holds_alternative<kvcrush::knorm_scorer>(parse_policy("knorm").scorer));
-    EXPECT_TRUE(std::holds_alternative<kvcrush::top_k_selector>(parse_policy("knorm").selector));
+    EXPECT_NE(parse_policy("knorm").selector.as<kvcrush::top_k_selector>(), nullptr);
 }
 
 TEST(Policy, ParametersAreSetByName) {
@@ -46,16 +46,39 @@ TEST(Policy, CompositionReadsAsComposition) {
     const policy how = parse_policy(
         "kvcrush(h2o(normalise=none,last=256),anchor=alternate,share=0.1,pick=step,quantile=0.25)");
     EXPECT_EQ(std::get<kvcrush::h2o_scorer>(how.scorer).last, 256U);
-    const auto& selector = std::get<kvcrush::kvcrush_selector<any_picker>>(how.selector);
-    EXPECT_EQ(selector.anchor.kind, kvcrush::anchor_kind::alternate);
-    EXPECT_EQ(selector.share, 0.1);
-    EXPECT_EQ(selector.signature.quantile, 0.25);
-    EXPECT_TRUE(std::holds_alternative<kvcrush::step_picker>(selector.picker.chosen));
+    const auto* selector = how.selector.as<kvcrush::kvcrush_selector<kvcrush::step_picker>>();
+    ASSERT_NE(selector, nullptr);
+    EXPECT_EQ(selector->anchor.kind, kvcrush::anchor_kind::alternate);
+    EXPECT_EQ(selector->share, 0.1);
+    EXPECT_EQ(selector->signature.quantile, 0.25);
 
     const policy bits = parse_policy("kvcrush(knorm,bits=snapkv(window=16))");
-    const auto& with_bits =
-        std::get<kvcrush::kvcrush_selector<any_picker, any_bits>>(bits.selector);
-    EXPECT_EQ(std::get<kvcrush::snapkv_scorer>(with_bits.bits.chosen).observation_window, 16U);
+    const auto* with_bits =
+        bits.selector.as<kvcrush::kvcrush_selector<kvcrush::linspace_picker, attention_scorer>>();
+    ASSERT_NE(with_bits, nullptr);
+    EXPECT_EQ(std::get<kvcrush::snapkv_scorer>(with_bits->bits.chosen).observation_window, 16U);
+}
+
+TEST(Policy, SecondScoresKeysAndPagesAreSelectorsOfTheirOwn) {
+    const policy dual = parse_policy("kvcrush(snapkv,pick=second_score,second=h2o(last=256))");
+    const auto* second = dual.selector.as<kvcrush::kvcrush_selector<second_scorer>>();
+    ASSERT_NE(second, nullptr);
+    EXPECT_EQ(std::get<kvcrush::h2o_scorer>(second->picker.second.chosen).last, 256U);
+
+    const policy keys = parse_policy("kvcrush(snapkv,signature=key_sign,pick=farthest,channels=0)");
+    const auto* key_sign =
+        keys.selector.as<kvcrush::kvcrush_selector<kvcrush::farthest_picker,
+                                                   kvcrush::own_scores,
+                                                   kvcrush::key_sign_signature>>();
+    ASSERT_NE(key_sign, nullptr);
+    EXPECT_EQ(key_sign->signature.channels, 0U);
+
+    const policy pages = parse_policy("kvcrush(h2o,signature=page,page=8,anchor=mean,recent=16)");
+    const auto* page = pages.selector.as<kvcrush::page_selector<>>();
+    ASSERT_NE(page, nullptr);
+    EXPECT_EQ(page->page_size, 8U);
+    EXPECT_EQ(page->anchor.kind, kvcrush::anchor_kind::mean);
+    EXPECT_EQ(pages.areas.num_recent_tokens, 16U);
 }
 
 TEST(Policy, CommasInParenthesesBelongToTheExpression) {
@@ -90,9 +113,21 @@ TEST(Policy, MistakesAreNamedWithWhatIsAllowed) {
                 HasSubstr("share is 1.5; it must lie in [0, 1]"));
     EXPECT_THAT(message_of("kvcrush(snapkv,share=nan)"), HasSubstr("share"));
     EXPECT_THAT(message_of("kvcrush(snapkv,anchor=middle)"),
-                HasSubstr("allowed: zeros|ones|alternate"));
+                HasSubstr("allowed: own|zeros|ones|alternate"));
     EXPECT_THAT(message_of("kvcrush(snapkv,pick=best)"),
-                HasSubstr("allowed: linspace|step|most_important"));
+                HasSubstr("allowed: linspace|step|farthest|most_important|second_score"));
+    EXPECT_THAT(message_of("kvcrush(snapkv,signature=face)"),
+                HasSubstr("allowed: head|key_sign|page"));
+    EXPECT_THAT(message_of("kvcrush(snapkv,pick=second_score)"), HasSubstr("go together"));
+    EXPECT_THAT(message_of("kvcrush(snapkv,second=h2o)"), HasSubstr("go together"));
+    EXPECT_THAT(message_of("kvcrush(snapkv,second=h2o,pick=second_score,signature=page)"),
+                HasSubstr("leave signature and bits out"));
+    EXPECT_THAT(message_of("kvcrush(snapkv,bits=h2o,signature=key_sign)"),
+                HasSubstr("bits=SCORER is for signature=head"));
+    EXPECT_THAT(message_of("kvcrush(snapkv,page=16)"), HasSubstr("there is no parameter \"page\""));
+    EXPECT_THAT(message_of("kvcrush(snapkv,signature=page,page=0)"),
+                HasSubstr("page_size is 0; it must lie in [1, 4096]"));
+    EXPECT_THAT(message_of("kvcrush(snapkv,anchors=9)"), HasSubstr("it must lie in [1, 8]"));
     EXPECT_THAT(message_of("kvcrush(snapkv,bits=knorm)"), HasSubstr("allowed: h2o, snapkv"));
     EXPECT_THAT(message_of("kvcrush(kvcrush(snapkv))"), HasSubstr("\"kvcrush\" is unknown here"));
     EXPECT_THAT(message_of("full(x=1)"), HasSubstr("takes no parameters"));

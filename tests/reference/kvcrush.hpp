@@ -45,6 +45,9 @@ struct kvcrush_settings {
     std::string anchor = "zeros";
     std::string pick = "linspace";
     std::uint64_t seed = 0;
+    std::size_t num_anchors = 1;
+    bool farthest_first = false;
+    bool adaptive = false;
 };
 
 using bit_rows = std::vector<std::vector<bool>>;
@@ -84,6 +87,26 @@ anchor_of(const bit_rows& bits, std::size_t num_bits, const kvcrush_settings& se
     return anchor;
 }
 
+/// Anchor i of several.
+[[nodiscard]] inline std::vector<bool>
+further_anchor(const std::vector<bool>& first, std::size_t i, const kvcrush_settings& settings) {
+    std::vector<bool> anchor(first.size());
+    for (std::size_t b = 0; b < first.size(); ++b) {
+        anchor[b] = i == 1 && settings.anchor != "random"
+                        ? !first[b]
+                        : (random_bits(settings.seed, i, b) & 1U) != 0;
+    }
+    return anchor;
+}
+
+[[nodiscard]] inline std::size_t hamming(const std::vector<bool>& a, const std::vector<bool>& b) {
+    std::size_t distance = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        distance += a[i] != b[i] ? 1U : 0U;
+    }
+    return distance;
+}
+
 [[nodiscard]] inline index_list representatives(const index_list& order,
                                                 const std::vector<double>& scores,
                                                 std::size_t picks,
@@ -95,6 +118,8 @@ anchor_of(const bit_rows& bits, std::size_t num_bits, const kvcrush_settings& se
             chosen.push_back(order[picks == 1 ? 0 : i * (m - 1) / (picks - 1)]);
         } else if (pick == "step") {
             chosen.push_back(order[i * (m / picks)]);
+        } else if (pick == "farthest") {
+            chosen.push_back(order[i]);
         } else {
             const index_list stratum(order.begin() + static_cast<std::ptrdiff_t>(i * m / picks),
                                      order.begin() +
@@ -103,6 +128,54 @@ anchor_of(const bit_rows& bits, std::size_t num_bits, const kvcrush_settings& se
         }
     }
     return chosen;
+}
+
+/// Shares of `picks` in proportion to `sizes`, by largest remainder, the earlier one on ties.
+[[nodiscard]] inline std::vector<std::size_t>
+largest_remainder(const std::vector<std::size_t>& sizes, std::size_t picks) {
+    const std::size_t all = std::accumulate(sizes.begin(), sizes.end(), std::size_t{0});
+    std::vector<std::size_t> shares(sizes.size(), 0);
+    index_list by_remainder = all_of(sizes.size());
+    if (all == 0) {
+        return shares;
+    }
+    std::size_t left = picks;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+        shares[i] = sizes[i] * picks / all;
+        left -= shares[i];
+    }
+    std::stable_sort(
+        by_remainder.begin(), by_remainder.end(), [&](std::uint32_t a, std::uint32_t b) {
+            return sizes[a] * picks % all > sizes[b] * picks % all;
+        });
+    for (std::size_t i = 0; i < left; ++i) {
+        ++shares[by_remainder[i]];
+    }
+    return shares;
+}
+
+[[nodiscard]] inline double negligible_part(const std::vector<double>& scores) {
+    std::vector<double> finite;
+    for (const double score : scores) {
+        if (std::isfinite(score)) {
+            finite.push_back(score);
+        }
+    }
+    if (finite.empty()) {
+        return 0.0;
+    }
+    const double mean =
+        std::accumulate(finite.begin(), finite.end(), 0.0) / static_cast<double>(finite.size());
+    double part = 0.0;
+    for (const double factor : {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1}) {
+        part = static_cast<double>(std::count_if(
+                   finite.begin(), finite.end(), [&](double x) { return x < factor * mean; })) /
+               static_cast<double>(finite.size());
+        if (part >= 0.25) {
+            break;
+        }
+    }
+    return part;
 }
 
 /// Kept tokens of one kv head.
@@ -129,29 +202,46 @@ anchor_of(const bit_rows& bits, std::size_t num_bits, const kvcrush_settings& se
     const std::size_t protected_tokens = length - middle.size();
     const std::size_t middle_budget =
         budget <= protected_tokens ? 0 : std::min(budget - protected_tokens, middle.size());
-    const auto picks =
-        static_cast<std::size_t>(settings.share * static_cast<double>(middle_budget));
+    const double share =
+        settings.adaptive ? std::min(settings.share, negligible_part(middle)) : settings.share;
+    const auto picks = static_cast<std::size_t>(share * static_cast<double>(middle_budget));
 
     const bit_rows bits = signatures(middle_heads, settings.quantile);
-    const std::vector<bool> anchor = anchor_of(bits, heads.size(), settings);
+    std::vector<std::vector<bool>> anchors{anchor_of(bits, heads.size(), settings)};
+    for (std::size_t i = 1; i < settings.num_anchors; ++i) {
+        anchors.push_back(further_anchor(anchors.front(), i, settings));
+    }
+    std::vector<std::size_t> nearest(middle.size(), 0);
     std::vector<std::size_t> distances(middle.size(), 0);
     for (std::size_t t = 0; t < middle.size(); ++t) {
-        for (std::size_t b = 0; b < heads.size(); ++b) {
-            distances[t] += bits[t][b] != anchor[b] ? 1U : 0U;
+        distances[t] = hamming(bits[t], anchors.front());
+        for (std::size_t i = 1; i < anchors.size(); ++i) {
+            if (hamming(bits[t], anchors[i]) < distances[t]) {
+                nearest[t] = i;
+                distances[t] = hamming(bits[t], anchors[i]);
+            }
         }
     }
     index_list chosen = best(middle, all_of(middle.size()), middle_budget - picks);
-    index_list order;
+    std::vector<index_list> groups(anchors.size());
     for (const std::uint32_t t : all_of(middle.size())) {
         if (std::find(chosen.begin(), chosen.end(), t) == chosen.end()) {
-            order.push_back(t);
+            groups[nearest[t]].push_back(t);
         }
     }
-    std::stable_sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
-        return distances[a] < distances[b];
-    });
-    for (const std::uint32_t t : representatives(order, middle, picks, settings.pick)) {
-        chosen.push_back(t);
+    std::vector<std::size_t> sizes;
+    for (index_list& group : groups) {
+        const bool farthest_first = settings.farthest_first || settings.pick == "farthest";
+        std::stable_sort(group.begin(), group.end(), [&](std::uint32_t a, std::uint32_t b) {
+            return farthest_first ? distances[a] > distances[b] : distances[a] < distances[b];
+        });
+        sizes.push_back(group.size());
+    }
+    const std::vector<std::size_t> shares = largest_remainder(sizes, picks);
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+        for (const std::uint32_t t : representatives(groups[i], middle, shares[i], settings.pick)) {
+            chosen.push_back(t);
+        }
     }
 
     index_list kept;

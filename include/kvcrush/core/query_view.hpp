@@ -69,6 +69,15 @@ public:
         return window;
     }
 
+    /// The query heads [first, first + count).
+    [[nodiscard]] query_view heads(std::size_t first, std::size_t count) const noexcept {
+        KVCRUSH_ASSERT(first + count <= num_q_heads_);
+        query_view part = *this;
+        part.data_ += count == 0 ? 0 : first * strides_.head;
+        part.num_q_heads_ = count;
+        return part;
+    }
+
 private:
     const float* data_;
     std::size_t num_q_heads_;
@@ -120,6 +129,15 @@ public:
             window.num_queries_ = count;
         }
         return window;
+    }
+
+    /// The query heads [first, first + count).
+    [[nodiscard]] attention_view heads(std::size_t first, std::size_t count) const noexcept {
+        KVCRUSH_ASSERT(first + count <= num_q_heads_);
+        attention_view part = *this;
+        part.data_ += count == 0 ? 0 : first * queries_held_ * seq_len_;
+        part.num_q_heads_ = count;
+        return part;
     }
 
     /// What query `query` pays to the tokens it can see, oldest first.

@@ -44,6 +44,11 @@ concept AttentionScorer = Policy<P> && requires(const P& policy,
     { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
 };
 
+/// A scorer whose first step looks at each kv head with its query heads alone, so that threads may share the heads. It
+/// says so with `static constexpr bool observes_heads_alone = true`.
+template <typename P>
+concept SplittableScorer = P::needs_attention && requires { requires P::observes_heads_alone; };
+
 /// Any of the two.
 template <typename P>
 concept Scorer = Policy<P> && requires {

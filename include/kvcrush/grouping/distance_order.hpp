@@ -4,44 +4,72 @@
 #pragma once
 
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/types.hpp>
+#include <kvcrush/simd/bitmap.hpp>
+#include <kvcrush/simd/key_ranks.hpp>
 
-#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
+#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
 
+/// Which group comes first. Inside a group the earlier token does, either way.
+enum class distance_sort {
+    /// The tokens nearest to the anchor.
+    ascending,
+    /// Those farthest from it.
+    descending
+};
+
+template <>
+struct enum_names<distance_sort> {
+    static constexpr std::array values{
+        std::pair{std::string_view("ascending"), distance_sort::ascending},
+        std::pair{std::string_view("descending"), distance_sort::descending}};
+};
+
+/// Where each group begins in the order.
+/// @param[in]  counts  tokens at each distance
+/// @param[out] begins  [counts.size()]; may be `counts` itself
+/// @return     number of tokens
+inline std::uint32_t distance_begins(std::span<const std::uint32_t> counts,
+                                     distance_sort sort,
+                                     std::span<std::uint32_t> begins) noexcept {
+    KVCRUSH_ASSERT(begins.size() == counts.size());
+    std::uint32_t begin = 0;
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+        const std::size_t distance = sort == distance_sort::ascending ? i : counts.size() - 1 - i;
+        const std::uint32_t count = counts[distance];
+        begins[distance] = begin;
+        begin += count;
+    }
+    return begin;
+}
+
 /// Orders the tokens that are not `taken` by (distance, index): a counting sort, linear in tokens.
 /// @param[in]  distances  [num_tokens], each below `offsets.size()`
-/// @param[in]  taken      [num_tokens], 0 for candidates
+/// @param[in]  taken      [simd::bitmap_words(num_tokens)], 0 for candidates
+/// @param[in]  sort       of the distances; indices always ascend among equal ones
 /// @param      offsets    scratch, one entry per possible distance
 /// @param[out] order      the candidates; must have room for all of them
 /// @return     number of candidates written
 template <typename Distance>
 std::size_t order_by_distance(std::span<const Distance> distances,
-                              std::span<const std::uint8_t> taken,
+                              std::span<const std::uint64_t> taken,
+                              distance_sort sort,
                               std::span<std::uint32_t> offsets,
                               std::span<token_index> order) noexcept {
-    KVCRUSH_ASSERT(distances.size() == taken.size());
-    std::fill(offsets.begin(), offsets.end(), 0U);
-    for (std::size_t t = 0; t < distances.size(); ++t) {
-        offsets[distances[t]] += taken[t] == 0 ? 1U : 0U;
-    }
-    std::uint32_t begin = 0;
-    for (std::uint32_t& offset : offsets) {
-        const std::uint32_t count = offset;
-        offset = begin;
-        begin += count;
-    }
-    for (std::size_t t = 0; t < distances.size(); ++t) {
-        if (taken[t] == 0) {
-            order[offsets[distances[t]]++] = static_cast<token_index>(t);
-        }
-    }
-    return begin;
+    simd::count_keys(distances, taken, offsets);
+    const std::uint32_t num_candidates = distance_begins(offsets, sort, offsets);
+    KVCRUSH_ASSERT(order.size() >= num_candidates);
+    simd::scatter_tokens(distances, taken, offsets, order);
+    return num_candidates;
 }
 
 } // namespace v0

@@ -3,12 +3,10 @@
 /// Representatives at even spacing, first and last candidate included.
 #pragma once
 
-#include <kvcrush/config.hpp>
 #include <kvcrush/grouping/picker.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string_view>
 #include <tuple>
 
@@ -23,18 +21,14 @@ struct linspace_picker {
     static constexpr auto parameters() { return std::tuple{}; }
     void validate() const {}
 
-    void pick(std::span<const token_index> order,
-              std::span<const float>,
-              std::span<token_index> out) const noexcept {
-        KVCRUSH_ASSERT(out.size() <= order.size());
-        for (std::size_t i = 0; i < out.size(); ++i) {
-            const std::uint64_t place =
-                out.size() == 1 ? 0 : std::uint64_t{i} * (order.size() - 1) / (out.size() - 1);
-            out[i] = order[static_cast<std::size_t>(place)];
-        }
+    [[nodiscard]] constexpr std::size_t
+    rank(std::size_t i, std::size_t candidates, std::size_t picks) const noexcept {
+        return picks < 2
+                   ? 0
+                   : static_cast<std::size_t>(std::uint64_t{i} * (candidates - 1) / (picks - 1));
     }
 };
-static_assert(RepresentativePicker<linspace_picker>);
+static_assert(RankPicker<linspace_picker>);
 
 } // namespace v0
 } // namespace kvcrush

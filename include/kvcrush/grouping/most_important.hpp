@@ -44,7 +44,7 @@ struct most_important_picker {
         }
     }
 };
-static_assert(RepresentativePicker<most_important_picker>);
+static_assert(OrderPicker<most_important_picker>);
 
 } // namespace v0
 } // namespace kvcrush

@@ -3,11 +3,9 @@
 /// Representatives at a whole step from the nearest on.
 #pragma once
 
-#include <kvcrush/config.hpp>
 #include <kvcrush/grouping/picker.hpp>
 
 #include <cstddef>
-#include <span>
 #include <string_view>
 #include <tuple>
 
@@ -22,17 +20,12 @@ struct step_picker {
     static constexpr auto parameters() { return std::tuple{}; }
     void validate() const {}
 
-    void pick(std::span<const token_index> order,
-              std::span<const float>,
-              std::span<token_index> out) const noexcept {
-        KVCRUSH_ASSERT(out.size() <= order.size());
-        const std::size_t step = out.empty() ? 0 : order.size() / out.size();
-        for (std::size_t i = 0; i < out.size(); ++i) {
-            out[i] = order[i * step];
-        }
+    [[nodiscard]] constexpr std::size_t
+    rank(std::size_t i, std::size_t candidates, std::size_t picks) const noexcept {
+        return picks == 0 ? 0 : i * (candidates / picks);
     }
 };
-static_assert(RepresentativePicker<step_picker>);
+static_assert(RankPicker<step_picker>);
 
 } // namespace v0
 } // namespace kvcrush

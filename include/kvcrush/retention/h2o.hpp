@@ -48,6 +48,7 @@ struct h2o_scorer {
     static constexpr std::string_view name = "h2o";
     static constexpr std::string_view about = "what all queries together attended to most";
     static constexpr bool needs_attention = true;
+    static constexpr bool observes_heads_alone = true;
 
     h2o_normalisation normalise = h2o_normalisation::reach;
     /// Only the last this many queries count; 0 means all that are given. 0 in the paper.

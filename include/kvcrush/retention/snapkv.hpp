@@ -58,6 +58,7 @@ struct snapkv_scorer {
     static constexpr std::string_view about =
         "what the last queries attend to, smoothed over neighbours";
     static constexpr bool needs_attention = true;
+    static constexpr bool observes_heads_alone = true;
 
     /// Last queries whose attention decides. 32 in the authors' runs.
     std::size_t observation_window = 32;

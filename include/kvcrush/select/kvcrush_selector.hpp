@@ -3,15 +3,20 @@
 /// KVCrush: most of the budget for the important tokens, the rest for somebody who speaks for the others.
 #pragma once
 
+#include <kvcrush/allocation/representative_share.hpp>
+#include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/grouping/anchor.hpp>
 #include <kvcrush/grouping/distance_order.hpp>
 #include <kvcrush/grouping/linspace.hpp>
 #include <kvcrush/grouping/picker.hpp>
+#include <kvcrush/grouping/representatives.hpp>
+#include <kvcrush/grouping/token_groups.hpp>
+#include <kvcrush/select/second_opinion.hpp>
 #include <kvcrush/select/selector.hpp>
 #include <kvcrush/signature/head_signature.hpp>
-#include <kvcrush/simd/hamming.hpp>
-#include <kvcrush/simd/top_k.hpp>
+#include <kvcrush/simd/bitmap.hpp>
+#include <kvcrush/simd/rank_cut.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -33,6 +38,24 @@ struct own_scores {
     void validate() const {}
 };
 
+/// A portrait made from what heads observed; the kv heads of a layer share it.
+template <typename S>
+concept ObservedSignature = Policy<S> && requires(const S& signature,
+                                                  const_head_scores observed,
+                                                  const areas& area,
+                                                  std::span<std::uint64_t> codes,
+                                                  scratch memory) {
+    { signature.num_bits(observed.num_heads()) } -> std::same_as<std::size_t>;
+    { signature.build(observed, area, codes, memory) } noexcept;
+};
+
+/// A portrait made from keys, one per kv head; it brings an anchor of its own.
+template <typename S>
+concept KeySignature = Policy<S> && requires(const S& signature, const problem_size& size) {
+    { signature.num_bits(size) } -> std::same_as<std::size_t>;
+    { signature.scratch_bytes(size) } -> std::same_as<std::size_t>;
+};
+
 /// Composes with any scorer. Per kv head:
 ///
 ///     1. important       = the best (1 - share) of the middle budget, by score
@@ -41,31 +64,55 @@ struct own_scores {
 ///     4. representatives = share of the middle budget, picked among the rest along the order of distance
 ///     keep sinks, important, representatives, recent
 ///
-/// Representatives come out of the budget, never on top of it. No K or V value is read unless `bits` asks for it.
-/// @tparam Picker  who represents: linspace_picker, step_picker, most_important_picker, or your own
-/// @tparam Bits    the scorer whose heads make the bits, before they are folded and pooled; own_scores takes those of
-///                 the scorer that decides
+/// Representatives come out of the budget, never on top of it. No K or V value is read unless the signature or `bits`
+/// asks for it.
+/// @tparam Picker      who represents: linspace_picker, step_picker, farthest_picker, most_important_picker,
+///                     second_score_picker<Scorer>, or your own
+/// @tparam Bits        the scorer whose heads make the bits, before they are folded and pooled; own_scores takes those
+///                     of the scorer that decides
+/// @tparam Signature   head_signature, or key_sign_signature, which looks at keys
 /// @note   Linear in tokens. On the reference model (9 heads, so 9 bits) form A does not beat its base at the same
-///         budget; most_important with the bits of snapkv on h2o(normalise = none) does.
+///         budget; second_score does, and most_important with the bits of snapkv on h2o(normalise = none) does.
 /// @see    KVCrush, arXiv:2503.00022, token level. Deviations: importance and candidates are per kv head; the anchor
-///         is `zeros` by default (the paper uses random, mean and alternating ones; they hardly differ).
-template <RepresentativePicker Picker = linspace_picker, Scorer Bits = own_scores>
+///         is all zeros by default (the paper uses random, mean and alternating ones; they hardly differ). Several
+///         anchors and the adaptive split are the paper's future work.
+template <RepresentativePicker Picker = linspace_picker,
+          Scorer Bits = own_scores,
+          typename Signature = head_signature>
 struct kvcrush_selector {
+    static_assert(ObservedSignature<Signature> || KeySignature<Signature>,
+                  "kvcrush: the signature must model ObservedSignature or KeySignature");
+
     static constexpr std::string_view name = "kvcrush";
-    static constexpr bool needs_attention = Bits::needs_attention;
+    static constexpr bool needs_attention = [] {
+        if constexpr (ScorePicker<Picker>) {
+            return Picker::needs_attention;
+        } else {
+            return Bits::needs_attention;
+        }
+    }();
     static constexpr std::string_view about =
         "important tokens of a scorer, and representatives of the rest";
 
     /// Part of the middle budget that goes to representatives, in [0, 1]. 0.25 in the authors' code.
     double share = 0.25;
-    head_signature signature{};
+    /// Whether few negligible tokens make that less.
+    budget_split split = budget_split::fixed;
+    /// Which candidates come first for pickers that go by the order of distance.
+    distance_sort sort = distance_sort::ascending;
+    Signature signature{};
     kvcrush::anchor anchor{};
     Picker picker{};
     Bits bits{};
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{
-            "share", &kvcrush_selector::share, "part of the middle budget for representatives"}};
+        return std::tuple{
+            parameter{
+                "share", &kvcrush_selector::share, "part of the middle budget for representatives"},
+            parameter{"split",
+                      &kvcrush_selector::split,
+                      "adaptive: less where few tokens are negligible"},
+            parameter{"sort", &kvcrush_selector::sort, "order of the distances to pick along"}};
     }
 
     /// @throws std::invalid_argument if share lies outside [0, 1], or from the parts
@@ -80,18 +127,28 @@ struct kvcrush_selector {
 
     [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept {
         const std::size_t tokens = size.kv.seq_len;
-        const std::size_t heads = (std::max)(size.num_q_heads, size.kv.num_kv_heads);
-        const std::size_t observed =
-            looks_again ? scratch::bytes<float>(heads * tokens) + scorer_scratch_bytes(bits, size)
-                        : 0;
-        const std::size_t words = heads / 64 + 1;
-        return observed + signature.scratch_bytes(heads) +
-               scratch::bytes<std::uint64_t>(words * tokens) +
-               scratch::bytes<std::uint64_t>(words) + scratch::bytes<std::uint16_t>(tokens) +
-               scratch::bytes<std::uint8_t>(tokens) + 2 * scratch::bytes<token_index>(tokens) +
-               scratch::bytes<std::uint32_t>(heads + 1);
+        const std::size_t sets =
+            2 * scratch::bytes<std::uint64_t>(simd::bitmap_words(tokens)) + scratch::alignment;
+        if constexpr (ScorePicker<Picker>) {
+            return sets + second_opinion_scratch_bytes(picker.second, size);
+        } else {
+            const group_keys possible = keys_of(size, largest_head_count(size));
+            std::size_t bytes =
+                sets + scratch::bytes<std::uint16_t>(tokens) +
+                scratch::bytes<std::uint64_t>(words_of(possible) * (tokens + anchor.count)) +
+                scratch::alignment +
+                (std::max)(signature_scratch_bytes(size),
+                           group_scratch_bytes(anchor.count, tokens)) +
+                representatives_scratch_bytes(possible, tokens);
+            if constexpr (looks_again) {
+                bytes += scratch::bytes<float>(largest_head_count(size) * tokens) +
+                         scorer_scratch_bytes(bits, size);
+            }
+            return bytes;
+        }
     }
 
+    /// @see Selector
     template <typename... Inputs>
     void select(const_head_scores scores,
                 const_head_scores observed,
@@ -100,129 +157,229 @@ struct kvcrush_selector {
                 selection& out,
                 scratch memory,
                 const Inputs&... inputs) const noexcept {
-        static_assert(
-            !looks_again || !Bits::needs_attention || AttentionScorer<Bits, Inputs...>,
-            "kvcrush: the scorer of the bits looks at attention: call select(kv, queries) or "
-            "select(attention)");
-        if constexpr (looks_again) {
+        if constexpr (ScorePicker<Picker>) {
+            const second_opinion opinion(
+                picker.second, size_of(scores, observed, inputs...), memory, inputs...);
+            select_each(scores,
+                        area,
+                        counts,
+                        out,
+                        memory,
+                        [&](std::size_t head,
+                            std::span<const std::uint64_t> important,
+                            std::size_t picks,
+                            std::span<std::uint64_t> chosen,
+                            scratch rest) {
+                            opinion.mark_best(head, area, important, picks, chosen, rest);
+                        });
+        } else if constexpr (looks_again) {
+            static_assert(
+                !Bits::needs_attention || AttentionScorer<Bits, Inputs...>,
+                "kvcrush: the scorer of the bits looks at attention: call select(kv, queries) or "
+                "select(attention)");
             const problem_size size = size_of(scores, observed, inputs...);
             const std::size_t heads = num_observed_heads(bits, size);
             const head_scores again(
                 memory.take<float>(heads * scores.seq_len()), heads, scores.seq_len());
             observe(bits, again, memory, inputs...);
-            select_by_code(scores, again, area, counts, out, memory);
+            select_by_portrait(scores, again, area, counts, out, memory, inputs...);
         } else {
-            select_by_code(scores, observed, area, counts, out, memory);
+            select_by_portrait(scores, observed, area, counts, out, memory, inputs...);
         }
     }
 
 private:
     static constexpr bool looks_again = !std::is_same_v<Bits, own_scores>;
+    static constexpr bool reads_keys = KeySignature<Signature>;
+    static_assert(!reads_keys || !looks_again, "kvcrush: key_sign makes its bits from keys alone");
 
-    template <KvSource Kv, typename... Rest>
-    [[nodiscard]] static problem_size size_of(const_head_scores,
+    template <typename First, typename... Rest>
+    [[nodiscard]] static problem_size size_of(const_head_scores scores,
                                               const_head_scores observed,
-                                              const Kv& kv,
+                                              const First& first,
                                               const Rest&... rest) noexcept {
-        if constexpr (sizeof...(Rest) > 0) {
-            return {kv.shape(), std::get<0>(std::tie(rest...)).num_q_heads()};
+        if constexpr (!KvSource<First>) { // attention weights
+            return {{scores.num_heads(), scores.seq_len(), 0, 0}, first.num_q_heads()};
+        } else if constexpr (sizeof...(Rest) > 0) {
+            return {first.shape(), std::get<0>(std::tie(rest...)).num_q_heads()};
         } else {
-            return {kv.shape(), observed.num_heads()};
-        }
-    }
-    [[nodiscard]] static problem_size
-    size_of(const_head_scores scores, const_head_scores, const attention_view& attention) noexcept {
-        return {{scores.num_heads(), scores.seq_len(), 0, 0}, attention.num_q_heads()};
-    }
-
-    /// Codes of 8, 16 and 32 bits are not padded to 64: most models have 8 to 32 heads.
-    void select_by_code(const_head_scores scores,
-                        const_head_scores observed,
-                        const areas& area,
-                        std::span<const std::size_t> counts,
-                        selection& out,
-                        scratch memory) const noexcept {
-        const std::size_t num_bits = signature.num_bits(observed.num_heads());
-        if (num_bits <= 8) {
-            select_by_distance<std::uint8_t, std::uint8_t>(
-                scores, observed, area, counts, out, memory);
-        } else if (num_bits <= 16) {
-            select_by_distance<std::uint16_t, std::uint8_t>(
-                scores, observed, area, counts, out, memory);
-        } else if (num_bits <= 32) {
-            select_by_distance<std::uint32_t, std::uint8_t>(
-                scores, observed, area, counts, out, memory);
-        } else if (num_bits <= 255) {
-            select_by_distance<std::uint64_t, std::uint8_t>(
-                scores, observed, area, counts, out, memory);
-        } else {
-            select_by_distance<std::uint64_t, std::uint16_t>(
-                scores, observed, area, counts, out, memory);
+            return {first.shape(), observed.num_heads()};
         }
     }
 
-    template <simd::CodeWord Code, typename Distance>
-    void select_by_distance(const_head_scores scores,
+    [[nodiscard]] static std::size_t largest_head_count(const problem_size& size) noexcept {
+        return (std::max)(size.num_q_heads, size.kv.num_kv_heads);
+    }
+    [[nodiscard]] group_keys keys_of(const problem_size& size,
+                                     std::size_t num_observed) const noexcept {
+        if constexpr (reads_keys) {
+            return {signature.num_bits(size), anchor.count};
+        } else {
+            return {signature.num_bits(num_observed), anchor.count};
+        }
+    }
+    [[nodiscard]] static std::size_t words_of(const group_keys& possible) noexcept {
+        return possible.num_bits / 64 + 1;
+    }
+    [[nodiscard]] std::size_t signature_scratch_bytes(const problem_size& size) const noexcept {
+        if constexpr (reads_keys) {
+            return signature.scratch_bytes(size);
+        } else {
+            return signature.scratch_bytes(largest_head_count(size));
+        }
+    }
+
+    /// Distances take two bytes only where one does not do.
+    template <typename... Inputs>
+    void select_by_portrait(const_head_scores scores,
                             const_head_scores observed,
                             const areas& area,
                             std::span<const std::size_t> counts,
                             selection& out,
-                            scratch memory) const noexcept {
-        const std::size_t num_bits = signature.num_bits(observed.num_heads());
+                            scratch memory,
+                            const Inputs&... inputs) const noexcept {
+        group_keys possible;
+        if constexpr (reads_keys) {
+            possible = keys_of(size_of(scores, observed, inputs...), 0);
+        } else {
+            possible = keys_of({}, observed.num_heads());
+        }
+        if (possible.fit_bytes()) {
+            select_by_key<std::uint8_t>(
+                possible, scores, observed, area, counts, out, memory, inputs...);
+        } else {
+            select_by_key<std::uint16_t>(
+                possible, scores, observed, area, counts, out, memory, inputs...);
+        }
+    }
+
+    template <simd::Distance Key, typename... Inputs>
+    void select_by_key(const group_keys& possible,
+                       const_head_scores scores,
+                       const_head_scores observed,
+                       const areas& area,
+                       std::span<const std::size_t> counts,
+                       selection& out,
+                       scratch memory,
+                       const Inputs&... inputs) const noexcept {
+        const std::span<Key> keys = memory.take<Key>(area.num_middle());
+        if constexpr (!reads_keys) {
+            group_by_code(
+                possible,
+                [&](auto codes, auto, scratch rest) {
+                    signature.build(observed, area, codes, rest);
+                },
+                keys,
+                memory);
+        }
+        select_each(scores,
+                    area,
+                    counts,
+                    out,
+                    memory,
+                    [&](std::size_t head,
+                        std::span<const std::uint64_t> important,
+                        std::size_t picks,
+                        std::span<std::uint64_t> chosen,
+                        scratch rest) {
+                        if constexpr (reads_keys) {
+                            build_from_keys(possible, head, area, keys, rest, inputs...);
+                        }
+                        mark_representatives(picker,
+                                             std::span<const Key>(keys),
+                                             possible,
+                                             sort,
+                                             area.middle(scores.row(head)),
+                                             important,
+                                             picks,
+                                             chosen,
+                                             rest);
+                    });
+    }
+
+    template <simd::Distance Key, typename Kv, typename... Rest>
+    void build_from_keys(const group_keys& possible,
+                         std::size_t head,
+                         const areas& area,
+                         std::span<Key> keys,
+                         scratch memory,
+                         const Kv& kv,
+                         const Rest&...) const noexcept {
+        static_assert(KvSource<Kv>,
+                      "kvcrush: this signature reads keys: call select(kv) or select(kv, queries)");
+        if constexpr (KvSource<Kv>) {
+            group_by_code(
+                possible,
+                [&](auto codes, auto own_anchor, scratch rest) {
+                    signature.build(kv, head, area, codes, own_anchor, rest);
+                },
+                keys,
+                memory);
+        }
+    }
+
+    /// Codes of 8, 16 and 32 bits are not padded to 64: most models have 8 to 32 heads.
+    template <simd::Distance Key, typename Build>
+    void group_by_code(const group_keys& possible,
+                       const Build& build,
+                       std::span<Key> keys,
+                       scratch memory) const noexcept {
+        if (possible.num_bits <= 8) {
+            group_by<std::uint8_t>(possible, build, keys, memory);
+        } else if (possible.num_bits <= 16) {
+            group_by<std::uint16_t>(possible, build, keys, memory);
+        } else if (possible.num_bits <= 32) {
+            group_by<std::uint32_t>(possible, build, keys, memory);
+        } else {
+            group_by<std::uint64_t>(possible, build, keys, memory);
+        }
+    }
+
+    template <simd::CodeWord Code, simd::Distance Key, typename Build>
+    void group_by(const group_keys& possible,
+                  const Build& build,
+                  std::span<Key> keys,
+                  scratch memory) const noexcept {
         constexpr std::size_t word_bits = std::numeric_limits<Code>::digits;
-        const std::size_t words = (num_bits + word_bits - 1) / word_bits;
-        const std::size_t tokens = area.num_middle();
+        const std::size_t words = (possible.num_bits + word_bits - 1) / word_bits;
+        const std::span<Code> codes = memory.take<Code>(words * keys.size());
+        const std::span<Code> anchors = memory.take<Code>(words * anchor.count);
+        const std::span<Code> first = anchors.first(words);
+        build(codes, first, memory);
+        if (!reads_keys || anchor.kind != anchor_kind::own) {
+            anchor.make(std::span<const Code>(codes), possible.num_bits, first);
+        }
+        anchor.make_others(possible.num_bits, anchors);
+        group_tokens(
+            std::span<const Code>(anchors), std::span<const Code>(codes), possible, keys, memory);
+    }
 
-        const std::span<Code> codes = memory.take<Code>(words * tokens);
-        const std::span<Code> anchor_code = memory.take<Code>(words);
-        const std::span<Distance> distances = memory.take<Distance>(tokens);
-        signature.build(observed, area, codes, memory);
-        anchor.make(std::span<const Code>(codes), num_bits, anchor_code);
-        simd::hamming_many(
-            std::span<const Code>(anchor_code), std::span<const Code>(codes), distances);
-
-        const std::span<std::uint8_t> taken = memory.take<std::uint8_t>(tokens);
-        const std::span<token_index> order = memory.take<token_index>(tokens);
-        const std::span<token_index> chosen = memory.take<token_index>(tokens);
-        const std::span<std::uint32_t> offsets = memory.take<std::uint32_t>(num_bits + 1);
+    /// Important tokens of each kv head, whatever `represent` chooses among the others, and the protected areas.
+    template <typename Represent>
+    void select_each(const_head_scores scores,
+                     const areas& area,
+                     std::span<const std::size_t> counts,
+                     selection& out,
+                     scratch memory,
+                     const Represent& represent) const noexcept {
+        const std::size_t words = simd::bitmap_words(area.num_middle());
+        const std::span<std::uint64_t> important = memory.take<std::uint64_t>(words);
+        const std::span<std::uint64_t> kept = memory.take<std::uint64_t>(words);
         out.clear();
         for (std::size_t head = 0; head < scores.num_heads(); ++head) {
             const std::span<const float> row = area.middle(scores.row(head));
-            const std::size_t middle = detail::middle_budget(area, counts[head]);
-            const auto num_representatives =
-                static_cast<std::size_t>(share * static_cast<double>(middle));
-            const std::size_t num_important = middle - num_representatives;
-
-            std::fill(taken.begin(), taken.end(), std::uint8_t{0});
-            simd::top_k(row, num_important, chosen);
-            mark(chosen.first(num_important), taken);
-            const std::size_t num_candidates =
-                order_by_distance(std::span<const Distance>(distances), taken, offsets, order);
-            const std::span<token_index> representatives = chosen.first(num_representatives);
-            picker.pick(
-                std::span<const token_index>(order).first(num_candidates), row, representatives);
-            mark(representatives, taken);
-
+            const std::size_t budget = detail::middle_budget(area, counts[head]);
+            const std::size_t picks = representative_count(share, split, row, budget);
+            simd::mark_inside(row, simd::find_rank_cut(row, budget - picks), important);
+            std::copy(important.begin(), important.end(), kept.begin());
+            if (picks > 0) {
+                represent(head, std::span<const std::uint64_t>(important), picks, kept, memory);
+            }
             out.extend_range(0, area.middle_begin);
-            write_taken(taken, area.middle_begin, out.extend(middle));
+            simd::write_marked(
+                kept, out.extend(budget), static_cast<token_index>(area.middle_begin));
             out.extend_range(area.middle_end, area.seq_len);
             out.end_head();
-        }
-    }
-
-    static void mark(std::span<const token_index> tokens, std::span<std::uint8_t> taken) noexcept {
-        for (const token_index token : tokens) {
-            taken[token] = 1;
-        }
-    }
-
-    static void write_taken(std::span<const std::uint8_t> taken,
-                            std::size_t offset,
-                            std::span<token_index> out) noexcept {
-        std::size_t count = 0;
-        for (std::size_t t = 0; t < taken.size() && count < out.size(); ++t) {
-            out[count] = static_cast<token_index>(offset + t);
-            count += taken[t];
         }
     }
 };

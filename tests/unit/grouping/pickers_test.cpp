@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <kvcrush/grouping/farthest.hpp>
 #include <kvcrush/grouping/linspace.hpp>
 #include <kvcrush/grouping/most_important.hpp>
 #include <kvcrush/grouping/step.hpp>
@@ -22,7 +23,13 @@ tokens pick(std::size_t candidates, std::size_t picks, const std::vector<float>&
     tokens order(candidates);
     std::iota(order.begin(), order.end(), 0U);
     tokens out(picks);
-    Picker{}.pick(order, scores, out);
+    if constexpr (RankPicker<Picker>) {
+        for (std::size_t i = 0; i < picks; ++i) {
+            out[i] = order.at(Picker{}.rank(i, candidates, picks));
+        }
+    } else {
+        Picker{}.pick(order, scores, out);
+    }
     return out;
 }
 
@@ -53,7 +60,8 @@ TEST(MostImportantPicker, TakesTheBestOfEachStratum) {
 
 template <typename Picker>
 class AnyPicker : public testing::Test {};
-using pickers = testing::Types<linspace_picker, step_picker, most_important_picker>;
+using pickers =
+    testing::Types<linspace_picker, step_picker, farthest_picker, most_important_picker>;
 TYPED_TEST_SUITE(AnyPicker, pickers);
 
 TYPED_TEST(AnyPicker, PicksDifferentCandidates) {

@@ -63,6 +63,74 @@ TEST(HeadSignature, TiesGoToTheEarlierTokenAndNanToNobody) {
               (std::vector<std::uint8_t>{0, 0, 1, 1}));
 }
 
+/// Few different scores, some of them NaN: exact in every element type.
+std::vector<float> coarse_scores(std::size_t count, std::uint64_t seed) {
+    std::vector<float> scores(count);
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint64_t bits = random_bits(seed, 0, i) % 200;
+        scores[i] = bits == 0 ? std::numeric_limits<float>::quiet_NaN()
+                              : (static_cast<float>(bits) - 100.0F) / 64.0F;
+    }
+    return scores;
+}
+
+/// Both orders, and rows with a gap, give the codes of the same scores in fp32.
+template <typename T, typename Code>
+void expect_same_codes(const head_signature& signature, std::size_t heads, const areas& area) {
+    const std::size_t tokens = area.seq_len;
+    const std::vector<float> scores = coarse_scores(heads * tokens, heads + tokens);
+    const std::vector<Code> expected = build<Code>(signature, scores, heads, area);
+    std::vector<T> by_head(heads * (tokens + 3));
+    std::vector<T> padded(heads * (tokens + 3));
+    std::vector<T> by_token(heads * tokens);
+    for (std::size_t h = 0; h < heads; ++h) {
+        for (std::size_t t = 0; t < tokens; ++t) {
+            const T score = from_float<T>(scores[h * tokens + t]);
+            by_head[h * tokens + t] = score;
+            padded[h * (tokens + 3) + t] = score;
+            by_token[t * heads + h] = score;
+        }
+    }
+    const auto check = [&](const score_view<T>& view) {
+        std::vector<Code> codes(expected.size(), static_cast<Code>(0xA5));
+        test::owned_scratch memory(signature.scratch_bytes(heads, tokens));
+        signature.build(view, area, std::span<Code>(codes), memory.get());
+        ASSERT_EQ(expected, codes) << heads << " heads, " << tokens << " tokens";
+    };
+    check(score_view<T>::heads_by_tokens(by_head, heads, tokens));
+    check(score_view<T>(padded, heads, tokens, {tokens + 3, 1}));
+    check(score_view<T>::tokens_by_heads(by_token, heads, tokens));
+}
+
+TEST(HeadSignature, EveryElementAndOrderGivesTheSameCodes) {
+    for (const std::size_t tokens : std::initializer_list<std::size_t>{0, 1, 17, 64, 100, 131}) {
+        const areas area({1, 2}, tokens);
+        for (const std::size_t heads : std::initializer_list<std::size_t>{1, 7, 8, 9, 32}) {
+            expect_same_codes<float, std::uint64_t>({}, heads, area);
+            expect_same_codes<f16, std::uint32_t>({}, heads, area);
+            expect_same_codes<bf16, std::uint64_t>({.quantile = 0.3}, heads, area);
+            expect_same_codes<f16, std::uint64_t>({.rule = bit_rule::mean}, heads, area);
+        }
+        expect_same_codes<bf16, std::uint8_t>({}, 8, area);
+        expect_same_codes<float, std::uint64_t>({}, 130, area);
+    }
+}
+
+TEST(HeadSignature, TakesFourThousandHeads) {
+    expect_same_codes<f16, std::uint64_t>({}, 4096, areas({1, 2}, 40));
+    const std::size_t heads = 4096;
+    const std::vector<float> scores = test::random_scores(heads * 50, 3);
+    const std::vector<std::uint64_t> codes =
+        build<std::uint64_t>({.quantile = 0.25}, scores, heads, areas({0, 0}, 50));
+    for (std::size_t h = 0; h < heads; ++h) {
+        std::size_t ones = 0;
+        for (std::size_t t = 0; t < 50; ++t) {
+            ones += (codes[t * 64 + h / 64] >> (h % 64)) & 1U;
+        }
+        ASSERT_EQ(12U, ones) << "head " << h;
+    }
+}
+
 TEST(HeadSignature, QuantileSaysHowManyTokensAHeadMarks) {
     const std::vector<float> scores = test::random_scores(10, 1);
     for (const double quantile : {0.0, 0.25, 0.5, 1.0}) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
 /// Hamming distances with AVX-512. Codes of several words: vpopcntq (VPOPCNTDQ) counts lane by
-/// lane, masked vpshufb moves the counts of four vectors into one, and a tree of additions leads to
-/// one vector of 32 distances. No overflow: a distance is at most 4096 and is added up in 16 bits;
-/// u8 outputs saturate.
+/// lane, masked vpshufb moves the counts of four vectors into one, and a tree of additions leads
+/// to one vector of 32 distances. Codes of 3 and 5 words: no vector is aligned with a code, eight
+/// codes fill 3 or 5 of them, and masked moves sort the words. No overflow: a distance is at most
+/// 4096 and is added up in 16 bits; u8 outputs saturate.
 ///
 /// Shuffles carry a mask of all lanes for the reason given in hamming_avx512_units.hpp.
 #pragma once
@@ -18,6 +19,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #if KVCRUSH_X86_DISPATCH
 #    include <immintrin.h>
@@ -87,15 +89,6 @@ count_last_words(const std::uint64_t* code, __m512i query, __mmask8 words) noexc
     } else {
         return _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_maskz_loadu_epi64(words, code), query));
     }
-}
-
-/// Two codes of three words, spread over the two halves of a vector. Reads two words of the next
-/// code.
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i count_3_words(const std::uint64_t* code,
-                                                                          __m512i query) noexcept {
-    const __m512i spread = _mm512_setr_epi64(0, 1, 2, 2, 3, 4, 5, 5);
-    const __m512i both = _mm512_maskz_permutexvar_epi64(0x77, spread, _mm512_loadu_si512(code));
-    return _mm512_popcnt_epi64(_mm512_xor_si512(both, query));
 }
 
 /// Counts per lane of one code, or of `Num` vectors of it from vector `First` on. Reading one code
@@ -192,27 +185,15 @@ hamming_long_codes_avx512(const hamming_args<std::uint64_t, Out>& args, std::siz
     return i;
 }
 
-/// The counts of the next four vectors of codes of 2, 3 or 4 words, two or four codes in each.
-template <std::size_t Words>
+/// The counts of the next four vectors of codes of 2 or 4 words, four or two codes in each.
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
 count_short_codes(const std::uint64_t* code, __m512i query) noexcept {
     // One by one, since compilers take arguments in any order, and last to first costs 1.2 times as
     // much from L3, 1.6 times from DRAM (128 bits, Zen 4).
-    __m512i a;
-    __m512i b;
-    __m512i c;
-    __m512i d;
-    if constexpr (Words == 3) {
-        a = count_3_words(code, query);
-        b = count_3_words(code + 6, query);
-        c = count_3_words(code + 12, query);
-        d = count_3_words(code + 18, query);
-    } else {
-        a = count_words(code, query);
-        b = count_words(code + 8, query);
-        c = count_words(code + 16, query);
-        d = count_words(code + 24, query);
-    }
+    const __m512i a = count_words(code, query);
+    const __m512i b = count_words(code + 8, query);
+    const __m512i c = count_words(code + 16, query);
+    const __m512i d = count_words(code + 24, query);
     return merge_codes(a, b, c, d);
 }
 
@@ -238,11 +219,10 @@ inline constexpr std::array<std::uint16_t, 32> order_of_4_words = [] {
     return order;
 }();
 
-/// Codes of 2, 3 or 4 words, of which four or two share a vector: 32 codes at a time.
+/// Codes of 2 or 4 words, of which four or two share a vector: 32 codes at a time.
 template <std::size_t Words, typename Out>
 KVCRUSH_TARGET_AVX512 inline std::size_t
 hamming_short_codes_avx512(const hamming_args<std::uint64_t, Out>& args) noexcept {
-    constexpr std::size_t needed = Words == 3 ? 33 : 32; // count_3_words reads into the next code
     __m512i query = _mm512_maskz_loadu_epi64((1U << Words) - 1U, args.query);
     // Where the sums of codes 0, 1, ... 31 are, in 16-bit lanes.
     __m512i order;
@@ -254,18 +234,117 @@ hamming_short_codes_avx512(const hamming_args<std::uint64_t, Out>& args) noexcep
         order = _mm512_loadu_si512(order_of_4_words.data());
     }
     std::size_t i = 0;
-    for (; i + needed <= args.num_codes; i += 32) {
+    for (; i + 32 <= args.num_codes; i += 32) {
         const std::uint64_t* const code = args.codes + i * Words;
-        const __m512i a = count_short_codes<Words>(code, query);
-        const __m512i b = count_short_codes<Words>(code + (Words == 2 ? 32 : 8 * Words), query);
+        const __m512i a = count_short_codes(code, query);
+        const __m512i b = count_short_codes(code + 32, query);
         __m512i sums = add_lanes(a, b);
         if constexpr (Words > 2) {
-            const __m512i c = count_short_codes<Words>(code + 16 * Words, query);
-            const __m512i d = count_short_codes<Words>(code + 24 * Words, query);
+            const __m512i c = count_short_codes(code + 64, query);
+            const __m512i d = count_short_codes(code + 96, query);
             sums = add_quarters(sums, add_lanes(c, d));
         }
         store_lanes<std::uint16_t, Out>(_mm512_maskz_permutexvar_epi16(0xFFFFFFFF, order, sums),
                                         args.out + i);
+    }
+    return i;
+}
+
+/// Codes of an odd number of words, eight of which fill as many vectors as a code has words. Word k
+/// of the eight codes stands in eight different lanes of those vectors.
+template <std::size_t Words>
+struct odd_codes {
+    static_assert(Words % 2 == 1 && Words < 8);
+    static constexpr std::size_t lane_of(std::size_t code) { return Words * code % 8; }
+
+    /// Which word of a code stands where [vector][lane].
+    static constexpr auto word_of_lane = [] {
+        std::array<std::array<std::uint64_t, 8>, Words> words{};
+        for (std::size_t i = 0; i < 8 * Words; ++i) {
+            words[i / 8][i % 8] = i % Words;
+        }
+        return words;
+    }();
+
+    /// The lanes of vector v with word k of a code.
+    static constexpr __mmask8 lanes_of(std::size_t k, std::size_t v) {
+        unsigned lanes = 0;
+        for (std::size_t lane = 0; lane < 8; ++lane) {
+            lanes |= ((8 * v + lane) % Words == k ? 1U : 0U) << lane;
+        }
+        return static_cast<__mmask8>(lanes);
+    }
+
+    /// Where the sums of codes 0, 1, ... 31 are, in 16-bit lanes.
+    static constexpr std::array<std::uint16_t, 32> order = [] {
+        std::array<std::uint16_t, 32> places{};
+        for (std::size_t code = 0; code < 32; ++code) {
+            places[code] = static_cast<std::uint16_t>(lane_of(code % 8) * 4 + code / 8);
+        }
+        return places;
+    }();
+};
+
+/// The counts of eight codes, in `sums` the 16 bits of each lane that `Place` selects.
+template <std::uint64_t Place, std::size_t... Vector>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
+count_odd_codes(const std::uint64_t* code,
+                const __m512i* query,
+                __m512i* sums,
+                std::index_sequence<Vector...>) noexcept {
+    const __m512i low_16_bits = _mm512_maskz_broadcast_i32x4(
+        0xFFFF, _mm_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 8, 9, 8, 9, 8, 9, 8, 9));
+    ((sums[Vector] = _mm512_mask_shuffle_epi8(
+          sums[Vector], Place, count_words(code + 8 * Vector, query[Vector]), low_16_bits)),
+     ...);
+    std::atomic_signal_fence(std::memory_order_seq_cst); // as in merge_codes
+}
+
+/// Word `Word` of all codes, moved to the lane of word 0.
+template <std::size_t Word, std::size_t... Vector>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
+collect_word(const __m512i* sums, std::index_sequence<Vector...>) noexcept {
+    __m512i word = sums[0];
+    ((word = _mm512_mask_mov_epi64(
+          word, odd_codes<sizeof...(Vector)>::lanes_of(Word, Vector), sums[Vector])),
+     ...);
+    return Word == 0 ? word : _mm512_maskz_alignr_epi64(0xFF, word, word, Word);
+}
+
+template <std::size_t... Word>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
+add_words(const __m512i* sums, std::index_sequence<Word...> words) noexcept {
+    __m512i total = _mm512_setzero_si512();
+    ((total = _mm512_add_epi16(total, collect_word<Word>(sums, words))), ...);
+    return total;
+}
+
+/// Codes of 3 or 5 words, 32 at a time; no word is loaded or counted twice.
+template <std::size_t Words, typename Out>
+KVCRUSH_TARGET_AVX512 inline std::size_t
+hamming_odd_codes_avx512(const hamming_args<std::uint64_t, Out>& args) noexcept {
+    constexpr auto words = std::make_index_sequence<Words>{};
+    __m512i query[Words];
+    const __m512i once = _mm512_maskz_loadu_epi64((1U << Words) - 1U, args.query);
+    for (std::size_t v = 0; v < Words; ++v) {
+        const __m512i word = _mm512_loadu_si512(odd_codes<Words>::word_of_lane[v].data());
+        query[v] = _mm512_maskz_permutexvar_epi64(0xFF, word, once);
+    }
+    const __m512i order = _mm512_loadu_si512(odd_codes<Words>::order.data());
+    std::size_t i = 0;
+    for (; i + 32 <= args.num_codes; i += 32) {
+        const std::uint64_t* const code = args.codes + i * Words;
+        __m512i sums[Words];
+        for (std::size_t v = 0; v < Words; ++v) {
+            sums[v] = _mm512_setzero_si512();
+        }
+        count_odd_codes<0x0303030303030303>(code, query, sums, words);
+        count_odd_codes<0x0C0C0C0C0C0C0C0C>(code + 8 * Words, query, sums, words);
+        count_odd_codes<0x3030303030303030>(code + 16 * Words, query, sums, words);
+        count_odd_codes<0xC0C0C0C0C0C0C0C0>(code + 24 * Words, query, sums, words);
+        store_lanes<std::uint16_t, Out>(
+            _mm512_maskz_permutexvar_epi16(0xFFFFFFFF, order, add_words(sums, words)),
+            args.out + i);
     }
     return i;
 }
@@ -286,11 +365,15 @@ hamming_many_avx512(const hamming_args<Code, Out>& args) noexcept {
             break;
         case 3:
             done = hamming_long_codes_avx512<last_vector::masked, 1>(
-                args, hamming_short_codes_avx512<3>(args));
+                args, hamming_odd_codes_avx512<3>(args));
             break;
         case 4:
             done = hamming_long_codes_avx512<last_vector::masked, 1>(
                 args, hamming_short_codes_avx512<4>(args));
+            break;
+        case 5:
+            done = hamming_long_codes_avx512<last_vector::masked, 1>(
+                args, hamming_odd_codes_avx512<5>(args));
             break;
         case 8: done = hamming_long_codes_avx512<last_vector::full, 1>(args, 0); break;
         case 16: done = hamming_long_codes_avx512<last_vector::full, 2>(args, 0); break;

@@ -75,34 +75,8 @@ struct rank_kernels_avx512 {
                                                           key_range range,
                                                           unsigned shift,
                                                           bucket_tables& tables) noexcept {
-        const bounds in{range};
-        const __m128i bits = _mm_cvtsi32_si128(static_cast<int>(shift));
-        // Buckets wait here, so that the increments run without a branch per vector.
-        std::array<std::uint32_t, 128 + 16> waiting;
-        std::size_t num_waiting = 0;
-        __m512i above = _mm512_setzero_si512();
-        std::size_t i = 0;
-        for (; i + 16 <= scores.size(); i += 16) {
-            num_waiting += wait(_mm512_loadu_ps(scores.data() + i),
-                                all_16_lanes,
-                                in,
-                                bits,
-                                waiting.data() + num_waiting,
-                                above);
-            if (num_waiting >= 128) {
-                count_buckets(waiting.data(), num_waiting, tables);
-                num_waiting = 0;
-            }
-        }
-        const __mmask16 rest = first_lanes_avx512(scores.size() - i);
-        num_waiting += wait(_mm512_maskz_loadu_ps(rest, scores.data() + i),
-                            rest,
-                            in,
-                            bits,
-                            waiting.data() + num_waiting,
-                            above);
-        count_buckets(waiting.data(), num_waiting, tables);
-        return sum(above);
+        return is_positive(range) ? fill<true>(scores, range, shift, tables)
+                                  : fill<false>(scores, range, shift, tables);
     }
 
     KVCRUSH_TARGET_AVX512 static key_counts count(std::span<const float> scores,
@@ -128,22 +102,8 @@ struct rank_kernels_avx512 {
 
     KVCRUSH_TARGET_AVX512 static std::size_t
     collect(std::span<const float> scores, key_range range, std::uint64_t* out) noexcept {
-        const bounds in{range};
-        std::uint64_t* const begin = out;
-        std::size_t i = 0;
-        for (; i + 32 <= scores.size(); i += 32) { // most vectors hold nothing: one branch for two
-            const unsigned a = members(_mm512_loadu_ps(scores.data() + i), all_16_lanes, in);
-            const unsigned b = members(_mm512_loadu_ps(scores.data() + i + 16), all_16_lanes, in);
-            if ((a | b) != 0) {
-                out = write_keyed(scores, i, a | (b << 16), out);
-            }
-        }
-        for (; i < scores.size(); i += 16) {
-            const __mmask16 rest = first_lanes_avx512(scores.size() - i);
-            out = write_keyed(
-                scores, i, members(_mm512_maskz_loadu_ps(rest, scores.data() + i), rest, in), out);
-        }
-        return static_cast<std::size_t>(out - begin);
+        return is_positive(range) ? collect_in<true>(scores, range, out)
+                                  : collect_in<false>(scores, range, out);
     }
 
     KVCRUSH_TARGET_AVX512 static key_range tighten(std::span<const float> scores,
@@ -198,34 +158,107 @@ private:
         __m512i width;
     };
 
-    /// The lanes whose key is in the range.
-    [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static __mmask16
-    members(__m512 scores, __mmask16 lanes, const bounds& in) noexcept {
-        const __m512i offset = _mm512_sub_epi32(signed_keys_avx512(scores), in.low);
-        return _mm512_mask_cmple_epu32_mask(lanes, offset, in.width);
+    /// Both ends belong to scores above zero: then bits of floats order like keys, and what is negative, zero or NaN
+    /// lies outside of every such range.
+    [[nodiscard]] static bool is_positive(key_range range) noexcept {
+        return range.low > positive_zero && range.high <= positive_infinity;
+    }
+    static constexpr std::uint32_t positive_zero = 0x80000000U;
+    static constexpr std::uint32_t positive_infinity = 0xFF800000U;
+
+    /// How far above the low end of the range the keys are, unsigned.
+    template <bool Positive>
+    [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static __m512i offsets(__m512 scores,
+                                                                        __m512i low) noexcept {
+        if constexpr (Positive) {
+            return _mm512_sub_epi32(_mm512_castps_si512(scores), low);
+        } else {
+            return _mm512_sub_epi32(signed_keys_avx512(scores), low);
+        }
+    }
+    template <bool Positive>
+    [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static __m512i low_end(key_range range) noexcept {
+        return _mm512_set1_epi32(Positive ? static_cast<int>(range.low ^ positive_zero)
+                                          : signed_key(range.low));
     }
 
-    /// Stores the buckets of the keys in the range, returns how many, and counts the keys above it.
-    [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static std::size_t wait(__m512 scores,
-                                                                         __mmask16 lanes,
-                                                                         const bounds& in,
-                                                                         __m128i shift,
-                                                                         std::uint32_t* waiting,
-                                                                         __m512i& above) noexcept {
-        const __m512i keys = signed_keys_avx512(scores);
-        const __m512i offset = _mm512_sub_epi32(keys, in.low);
-        const __mmask16 inside = _mm512_mask_cmple_epu32_mask(lanes, offset, in.width);
-        const __m512i buckets = _mm512_maskz_srl_epi32(all_16_lanes, offset, shift);
-        _mm512_storeu_si512(waiting, _mm512_maskz_compress_epi32(inside, buckets));
-        const __mmask16 larger = _mm512_mask_cmpgt_epi32_mask(lanes, keys, in.high);
-        above = _mm512_mask_add_epi32(above, larger, above, _mm512_set1_epi32(1));
-        return static_cast<std::size_t>(std::popcount(static_cast<unsigned>(inside)));
+    template <bool Positive>
+    KVCRUSH_TARGET_AVX512 static std::size_t fill(std::span<const float> scores,
+                                                  key_range range,
+                                                  unsigned shift,
+                                                  bucket_tables& tables) noexcept {
+        const __m512i low = low_end<Positive>(range);
+        const __m512i width = _mm512_set1_epi32(static_cast<int>(range.high - range.low));
+        // Offsets of +infinity (no key of a float is larger), and of all keys that are not below the range.
+        const __m512i most = _mm512_set1_epi32(static_cast<int>(positive_infinity - range.low));
+        const __m128i bits = _mm_cvtsi32_si128(static_cast<int>(shift));
+        const __m512i one = _mm512_set1_epi32(1);
+        // Buckets wait here, so that the increments run without a branch per vector.
+        std::array<std::uint32_t, 128 + 16> waiting;
+        std::size_t num_waiting = 0;
+        std::size_t num_inside = 0;
+        __m512i at_least = _mm512_setzero_si512();
+        for (std::size_t i = 0; i < scores.size(); i += 16) {
+            const bool full = scores.size() - i >= 16;
+            const __mmask16 lanes = full ? all_16_lanes : first_lanes_avx512(scores.size() - i);
+            const __m512 vector = full ? _mm512_loadu_ps(scores.data() + i)
+                                       : _mm512_maskz_loadu_ps(lanes, scores.data() + i);
+            const __m512i offset = offsets<Positive>(vector, low);
+            const __mmask16 inside = _mm512_mask_cmple_epu32_mask(lanes, offset, width);
+            const __m512i buckets = _mm512_maskz_srl_epi32(all_16_lanes, offset, bits);
+            _mm512_storeu_si512(waiting.data() + num_waiting,
+                                _mm512_maskz_compress_epi32(inside, buckets));
+            num_waiting += static_cast<std::size_t>(std::popcount(static_cast<unsigned>(inside)));
+            at_least = _mm512_mask_add_epi32(
+                at_least, _mm512_mask_cmple_epu32_mask(lanes, offset, most), at_least, one);
+            if (num_waiting >= 128) {
+                count_buckets(waiting.data(), num_waiting, tables);
+                num_inside += num_waiting;
+                num_waiting = 0;
+            }
+        }
+        count_buckets(waiting.data(), num_waiting, tables);
+        return range.high >= positive_infinity ? 0 : sum(at_least) - num_inside - num_waiting;
+    }
+
+    template <bool Positive>
+    KVCRUSH_TARGET_AVX512 static std::size_t
+    collect_in(std::span<const float> scores, key_range range, std::uint64_t* out) noexcept {
+        const __m512i low = low_end<Positive>(range);
+        const __m512i width = _mm512_set1_epi32(static_cast<int>(range.high - range.low));
+        std::uint64_t* const begin = out;
+        std::size_t i = 0;
+        for (; i + 64 <= scores.size(); i += 64) { // most vectors hold nothing: one branch for four
+            const float* const at = scores.data() + i;
+            const std::uint64_t a =
+                _mm512_cmple_epu32_mask(offsets<Positive>(_mm512_loadu_ps(at), low), width);
+            const std::uint64_t b =
+                _mm512_cmple_epu32_mask(offsets<Positive>(_mm512_loadu_ps(at + 16), low), width);
+            const std::uint64_t c =
+                _mm512_cmple_epu32_mask(offsets<Positive>(_mm512_loadu_ps(at + 32), low), width);
+            const std::uint64_t d =
+                _mm512_cmple_epu32_mask(offsets<Positive>(_mm512_loadu_ps(at + 48), low), width);
+            const std::uint64_t any = a | (b << 16) | (c << 32) | (d << 48);
+            if (any != 0) {
+                out = write_keyed(scores, i, any, out);
+            }
+        }
+        for (; i < scores.size(); i += 16) {
+            const __mmask16 rest = first_lanes_avx512(scores.size() - i);
+            const __m512 vector = _mm512_maskz_loadu_ps(rest, scores.data() + i);
+            out = write_keyed(
+                scores,
+                i,
+                _mm512_mask_cmple_epu32_mask(rest, offsets<Positive>(vector, low), width),
+                out);
+        }
+        return static_cast<std::size_t>(out - begin);
     }
 
     [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static std::uint64_t*
     write_keyed(std::span<const float> scores,
                 std::size_t begin,
-                unsigned set,
+                std::uint64_t set,
                 std::uint64_t* out) noexcept {
         for (; set != 0; set &= set - 1) {
             const std::size_t token = begin + static_cast<std::size_t>(std::countr_zero(set));

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// The published forms of KVCrush by name. They differ in unit, portrait, anchor and order, and their results are not
+/// interchangeable:
+///
+///     A  kvcrush_tokens()            tokens, a bit per head: the paper's, and this library's default
+///     B  kvcrush_vllm_pages()        pages of 16, a bit per slot and kv head
+///     C  openvino_compat             blocks, a bit per slot, with scores kept over the steps: a program of its own,
+///                                    see select/openvino_compat.hpp
+///     D  kvcrush_contrib_groups()    groups of 32, a bit per slot, for one set of tokens in all heads
+#pragma once
+
+#include <kvcrush/core/budget.hpp>
+#include <kvcrush/retention/snapkv.hpp>
+#include <kvcrush/select/kvcrush_selector.hpp>
+#include <kvcrush/select/page_selector.hpp>
+
+#include <cstddef>
+
+namespace kvcrush {
+inline namespace v0 {
+
+/// What a compressor is made of, and how many tokens it keeps.
+///
+///     const auto form = kvcrush_vllm_pages();
+///     compressor crush(form.scorer, form.selector);
+///     crush.plan(size, form.tokens);
+template <typename ScorerT, typename SelectorT>
+struct preset {
+    ScorerT scorer;
+    SelectorT selector;
+    budget tokens;
+};
+
+/// Form A on SnapKV: a share of the tokens per kv head, a quarter of them representatives.
+/// @throws std::invalid_argument if keep_ratio lies outside (0, 1]
+/// @see    KVCrush, arXiv:2503.00022
+[[nodiscard]] inline preset<snapkv_scorer, kvcrush_selector<>>
+kvcrush_tokens(double keep_ratio = 0.25) {
+    return {{}, {}, budget::keep_ratio(keep_ratio)};
+}
+
+/// Form B: 32 sinks, 320 tokens in pages of 16, a quarter of them representatives, 128 recent tokens.
+/// @param page_size  with 1 it works on tokens
+/// @see   the authors' code for vLLM (pull request 47967) with the defaults of its constructor; page_selector says
+///        what is done otherwise here
+[[nodiscard]] inline preset<snapkv_scorer, page_selector<>>
+kvcrush_vllm_pages(std::size_t page_size = 16) {
+    return {{.observation_window = 16, .pool = pooling::none},
+            {.page_size = page_size},
+            budget::tokens(32 + 320 + 128, {32, 128})};
+}
+
+/// Form D: 32 sinks, 512 tokens in groups of 32, 64 of them representatives, 128 recent tokens; one set for all heads.
+/// Portraits show the tokens that no important group holds, the anchor has a bit per group, the groups farthest from
+/// it come first.
+/// @see  the token_eviction module of openvino_contrib. Deviation: the number of representatives is fixed; there it
+///       may also follow from 90 % of the attention mass.
+[[nodiscard]] inline preset<snapkv_scorer, page_selector<>> kvcrush_contrib_groups() {
+    return {{.observation_window = 8},
+            {.page_size = 32,
+             .share = 64.0 / 512.0,
+             .table = page_table::shared,
+             .bits = page_bits::summed_rest,
+             .span = anchor_span::page,
+             .sort = distance_sort::descending},
+            budget::tokens(32 + 512 + 128, {32, 128})};
+}
+
+} // namespace v0
+} // namespace kvcrush

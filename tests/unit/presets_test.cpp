@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <kvcrush/compressor.hpp>
+#include <kvcrush/presets.hpp>
+
+#include "support/cache_data.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <set>
+#include <vector>
+
+namespace kvcrush {
+namespace {
+
+class Presets : public testing::Test {
+protected:
+    template <typename Preset>
+    selection run(const Preset& form) {
+        compressor crush(form.scorer, form.selector);
+        crush.plan({shape_, num_q_heads}, form.tokens);
+        return crush.select(kv_view<float>(keys_, keys_, shape_),
+                            query_view(queries_, num_q_heads, num_queries, shape_.key_dim));
+    }
+
+    void SetUp() override {
+        for (std::size_t i = 0; i < keys_.size(); ++i) {
+            keys_[i] = random_unit(1, 0, i) - 0.5F;
+        }
+        for (std::size_t i = 0; i < queries_.size(); ++i) {
+            queries_[i] = 6.0F * (random_unit(1, 1, i) - 0.5F);
+        }
+    }
+
+    static constexpr std::size_t num_q_heads = 4;
+    static constexpr std::size_t num_queries = 16;
+    const kv_shape shape_{2, 1600, 8, 8};
+    std::vector<float> keys_ = std::vector<float>(2 * 1600 * 8);
+    std::vector<float> queries_ = std::vector<float>(num_q_heads * num_queries * 8);
+};
+
+/// The units of `size` tokens behind 32 sinks of which a head keeps any token; all of them must be whole.
+std::set<std::size_t> whole_units(std::span<const token_index> kept, std::size_t size) {
+    std::set<std::size_t> units;
+    std::size_t tokens = 0;
+    for (const token_index token : kept) {
+        if (token >= 32 && token < 1600 - 128) {
+            units.insert((token - 32) / size);
+            ++tokens;
+        }
+    }
+    EXPECT_EQ(tokens, units.size() * size);
+    return units;
+}
+
+TEST_F(Presets, TokensKeepAShareOfTheSequence) {
+    EXPECT_EQ(run(kvcrush_tokens(0.25)).kept(0).size(), 400U);
+}
+
+TEST_F(Presets, PagesKeepTwentyOfThem) {
+    const selection kept = run(kvcrush_vllm_pages());
+    for (std::size_t head = 0; head < 2; ++head) {
+        EXPECT_EQ(kept.kept(head).size(), 480U);
+        EXPECT_EQ(whole_units(kept.kept(head), 16).size(), 20U);
+    }
+    EXPECT_NE(test::list(kept.kept(0)), test::list(kept.kept(1))) << "each head has its own pages";
+}
+
+TEST_F(Presets, GroupsKeepSixteenOfThemInAllHeads) {
+    const selection kept = run(kvcrush_contrib_groups());
+    EXPECT_EQ(kept.kept(0).size(), 672U);
+    EXPECT_EQ(whole_units(kept.kept(0), 32).size(), 16U);
+    EXPECT_EQ(test::list(kept.kept(0)), test::list(kept.kept(1)));
+}
+
+} // namespace
+} // namespace kvcrush

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <kvcrush/simd/head_packer.hpp>
+#include <kvcrush/simd/rank_cut.hpp>
+
+#include "../../reference/guarded_buffer.hpp"
+#include "every_rung.hpp"
+#include "scores.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <vector>
+
+namespace {
+
+namespace simd = kvcrush::simd;
+namespace reference = kvcrush::reference;
+
+class HeadPacker : public reference::every_rung {};
+
+/// The same codes as pack_heads writes, whatever the order of the heads.
+template <typename Code>
+void expect_packed(std::size_t num_heads,
+                   std::size_t num_tokens,
+                   reference::score_kind kind,
+                   simd::isa rung) {
+    std::vector<float> scores(num_heads * num_tokens);
+    reference::fill_scores(scores, kind, num_heads * 1000 + num_tokens);
+    std::vector<simd::rank_cut> cuts;
+    for (std::size_t h = 0; h < num_heads; ++h) {
+        const std::size_t k = (num_tokens * (h % 5)) / 4;
+        cuts.push_back(
+            simd::find_rank_cut(std::span(scores).subspan(h * num_tokens, num_tokens), k));
+    }
+    const std::size_t words = simd::words_per_code<Code>(num_heads);
+    std::vector<Code> expected(words * num_tokens);
+    simd::pack_heads<Code>(scores, num_tokens, cuts, expected, simd::isa::scalar);
+
+    reference::guarded_buffer<float> row(num_tokens);
+    reference::guarded_buffer<Code> codes(words * num_tokens);
+    std::fill(codes.span().begin(), codes.span().end(), static_cast<Code>(0xA5));
+    simd::head_packer<Code> packer(codes.span(), num_heads, rung);
+    for (std::size_t h = num_heads; h-- > 0;) {
+        std::copy_n(scores.begin() + static_cast<std::ptrdiff_t>(h * num_tokens),
+                    num_tokens,
+                    row.span().begin());
+        packer.add(h, row.span(), cuts[h]);
+    }
+    packer.finish();
+    const std::vector<Code> actual(codes.span().begin(), codes.span().end());
+    ASSERT_EQ(expected, actual) << num_heads << " heads, " << num_tokens << " tokens, kind "
+                                << static_cast<int>(kind);
+}
+
+TEST_P(HeadPacker, WritesWhatPackHeadsWrites) {
+    for (const std::size_t n : std::initializer_list<std::size_t>{
+             0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 200}) {
+        for (const auto kind : {reference::score_kind::signed_normal,
+                                reference::score_kind::softmax_mass,
+                                reference::score_kind::few_values,
+                                reference::score_kind::mostly_zero,
+                                reference::score_kind::half_nan,
+                                reference::score_kind::any_bits}) {
+            for (const std::size_t heads : std::initializer_list<std::size_t>{1, 3, 8}) {
+                expect_packed<std::uint8_t>(heads, n, kind, rung());
+            }
+            for (const std::size_t heads : std::initializer_list<std::size_t>{9, 14, 16}) {
+                expect_packed<std::uint16_t>(heads, n, kind, rung());
+            }
+            for (const std::size_t heads : std::initializer_list<std::size_t>{2, 24, 32}) {
+                expect_packed<std::uint32_t>(heads, n, kind, rung());
+            }
+            for (const std::size_t heads :
+                 std::initializer_list<std::size_t>{1, 32, 33, 40, 64, 65, 96, 97, 130, 200}) {
+                expect_packed<std::uint64_t>(heads, n, kind, rung());
+            }
+        }
+    }
+}
+
+TEST_P(HeadPacker, TakesTheWidestSignature) {
+    expect_packed<std::uint64_t>(4096, 70, reference::score_kind::uniform, rung());
+}
+
+TEST_P(HeadPacker, WritesZerosWithoutHeads) {
+    std::vector<std::uint32_t> codes(40, 7);
+    simd::head_packer<std::uint32_t> packer(codes, 0, rung());
+    packer.finish();
+    EXPECT_EQ(std::vector<std::uint32_t>(40, 0), codes);
+}
+
+KVCRUSH_ON_EVERY_RUNG(HeadPacker);
+
+} // namespace
