@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// What an importance method looks like. Key scorers see keys and values only; attention scorers see queries or
+/// What an importance method looks like. Key scorers see keys and values only. Attention scorers see queries or
 /// attention weights as well, and work in two steps: what each query head pays, then what that means for a kv head.
+/// Direct scorers see the same and give the scores of a kv head at once.
 #pragma once
 
 #include <kvcrush/core/concepts.hpp>
@@ -44,22 +45,49 @@ concept AttentionScorer = Policy<P> && requires(const P& policy,
     { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
 };
 
+/// Gives every (kv head, token) an importance from all the inputs named, for methods whose query heads cannot be looked
+/// at one by one. It says so with `static constexpr bool scores_directly = true`.
+template <typename P, typename... Inputs>
+concept DirectScorer =
+    Policy<P> && requires(const P& policy,
+                          const Inputs&... inputs,
+                          head_scores scores,
+                          scratch memory,
+                          const problem_size& size) {
+        { policy.score(inputs..., scores, memory) } noexcept -> std::same_as<void>;
+        { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
+    };
+
+namespace detail {
+
+template <typename P>
+inline constexpr bool scores_directly = [] {
+    if constexpr (requires { P::scores_directly; }) {
+        return P::scores_directly;
+    } else {
+        return false;
+    }
+}();
+
+} // namespace detail
+
 /// A scorer whose first step looks at each kv head with its query heads alone, so that threads may share the heads. It
 /// says so with `static constexpr bool observes_heads_alone = true`.
 template <typename P>
 concept SplittableScorer = P::needs_attention && requires { requires P::observes_heads_alone; };
 
-/// Any of the two.
+/// Any of the three.
 template <typename P>
 concept Scorer = Policy<P> && requires {
     { P::needs_attention } -> std::convertible_to<bool>;
 };
 
-/// Heads of the scores before reduction: query heads where attention is looked at, kv heads otherwise.
+/// Heads of the scores before reduction: query heads for attention scorers, kv heads for the others.
 template <Scorer P>
 [[nodiscard]] constexpr std::size_t num_observed_heads(const P&,
                                                        const problem_size& size) noexcept {
-    return P::needs_attention ? size.num_q_heads : size.kv.num_kv_heads;
+    return P::needs_attention && !detail::scores_directly<P> ? size.num_q_heads
+                                                             : size.kv.num_kv_heads;
 }
 
 /// Scratch memory of a scorer, 0 for those that need none [bytes].
@@ -81,7 +109,13 @@ void observe(const P& policy,
              scratch memory,
              const KvSource auto& kv,
              const Rest&... rest) noexcept {
-    if constexpr (P::needs_attention) {
+    if constexpr (detail::scores_directly<P>) {
+        static_assert(DirectScorer<P, std::remove_cvref_t<decltype(kv)>, Rest...>,
+                      "kvcrush: this scorer looks at attention: call select(kv, queries)");
+        if constexpr (DirectScorer<P, std::remove_cvref_t<decltype(kv)>, Rest...>) {
+            policy.score(kv, rest..., observed, memory);
+        }
+    } else if constexpr (P::needs_attention) {
         static_assert(AttentionScorer<P, std::remove_cvref_t<decltype(kv)>, Rest...>,
                       "kvcrush: this scorer looks at attention: call select(kv, queries) or "
                       "select(attention)");
@@ -115,7 +149,7 @@ void observe(const P& policy,
 template <Scorer P>
 [[nodiscard]] const_head_scores
 reduce(const P& policy, const_head_scores observed, head_scores scores, scratch memory) noexcept {
-    if constexpr (P::needs_attention) {
+    if constexpr (P::needs_attention && !detail::scores_directly<P>) {
         policy.reduce(observed, scores, memory);
         return scores;
     } else {
