@@ -43,7 +43,7 @@ fi
 # A text that every Debian machine has.
 given --text || chosen+=(--text /usr/share/common-licenses/GPL-3)
 given --context || chosen+=(--context 2048)
-given --policy || chosen+=(--policy 'full,random,streaming_llm,knorm,h2o,snapkv,kvcrush(h2o),kvcrush(snapkv)')
+given --policy || chosen+=(--policy 'full,random,streaming_llm,knorm,h2o,snapkv,kvcrush(h2o),kvcrush(snapkv),kvcrush(snapkv,pick=second_score,second=h2o(last=256))')
 given --keep-ratio || chosen+=(--keep-ratio '0.5,0.25,0.125')
 
 echo "building the lab (one or two minutes the first time)" >&2

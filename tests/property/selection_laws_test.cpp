@@ -36,7 +36,11 @@ using every_policy =
                    policy_pair<snapkv_scorer, kvcrush_selector<step_picker>>,
                    policy_pair<knorm_scorer, kvcrush_selector<most_important_picker>>,
                    policy_pair<random_scorer, kvcrush_selector<linspace_picker, snapkv_scorer>>,
-                   policy_pair<streaming_llm_scorer, kvcrush_selector<>>>;
+                   policy_pair<streaming_llm_scorer, kvcrush_selector<>>,
+                   policy_pair<snapkv_scorer,
+                               kvcrush_selector<farthest_picker, own_scores, key_sign_signature>>,
+                   policy_pair<snapkv_scorer, kvcrush_selector<second_score_picker<h2o_scorer>>>,
+                   policy_pair<knorm_scorer, kvcrush_selector<second_score_picker<knorm_scorer>>>>;
 
 enum class numbers { ordinary, all_equal, with_nan, with_infinities };
 
