@@ -53,6 +53,8 @@
 #include <kvcrush/select/block_refinement.hpp>
 #include <kvcrush/select/kvcrush_selector.hpp>
 #include <kvcrush/select/openvino_compat.hpp>
+#include <kvcrush/select/page_choice.hpp>
+#include <kvcrush/select/page_options.hpp>
 #include <kvcrush/select/page_selector.hpp>
 #include <kvcrush/select/page_stream.hpp>
 #include <kvcrush/select/score_history.hpp>

@@ -12,6 +12,8 @@
 #include <kvcrush/grouping/picker.hpp>
 #include <kvcrush/grouping/representatives.hpp>
 #include <kvcrush/grouping/token_groups.hpp>
+#include <kvcrush/select/page_choice.hpp>
+#include <kvcrush/select/page_options.hpp>
 #include <kvcrush/select/selector.hpp>
 #include <kvcrush/signature/head_signature.hpp>
 #include <kvcrush/signature/page_signature.hpp>
@@ -19,117 +21,16 @@
 #include <kvcrush/simd/rank_cut.hpp>
 
 #include <algorithm>
-#include <array>
 #include <bit>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
 #include <string_view>
 #include <tuple>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
-
-/// Which heads keep which pages.
-enum class page_table {
-    /// Each kv head its own pages: needs a block table per head to free them.
-    per_head,
-    /// All kv heads the same pages, by the sum of their scores.
-    shared
-};
-
-template <>
-struct enum_names<page_table> {
-    static constexpr std::array values{
-        std::pair{std::string_view("per_head"), page_table::per_head},
-        std::pair{std::string_view("shared"), page_table::shared}};
-};
-
-/// What the portrait of a page is made of.
-enum class page_bits {
-    /// A bit per slot and kv head, set in the better half of the head's middle tokens.
-    per_head,
-    /// A bit per slot, by the scores summed over the heads.
-    summed,
-    /// The same, but the better half only of the tokens that no important page holds. One table for all heads.
-    summed_rest
-};
-
-template <>
-struct enum_names<page_bits> {
-    static constexpr std::array values{
-        std::pair{std::string_view("per_head"), page_bits::per_head},
-        std::pair{std::string_view("summed"), page_bits::summed},
-        std::pair{std::string_view("summed_rest"), page_bits::summed_rest}};
-};
-
-/// What one bit of the anchor stands for.
-enum class anchor_span {
-    /// One bit of the portrait.
-    bit,
-    /// All bits of one page: bit i of the anchor is compared with every bit of page i.
-    page
-};
-
-template <>
-struct enum_names<anchor_span> {
-    static constexpr std::array values{std::pair{std::string_view("bit"), anchor_span::bit},
-                                       std::pair{std::string_view("page"), anchor_span::page}};
-};
-
-/// How a page budget is divided.
-struct page_counts {
-    std::size_t important = 0;
-    std::size_t representatives = 0;
-};
-
-namespace detail {
-
-/// Keeps the best pages and representatives of the rest.
-/// @param[in]  scores  one per page
-/// @param[in]  keys    one per page, as group_tokens() gives them
-/// @param[out] kept    [simd::bitmap_words(pages)]
-template <typename Picker, simd::Distance Key>
-void choose_pages(const Picker& picker,
-                  std::span<const float> scores,
-                  std::span<const Key> keys,
-                  const group_keys& possible,
-                  distance_sort sort,
-                  const page_counts& counts,
-                  std::span<const std::uint64_t> important,
-                  std::span<std::uint64_t> kept,
-                  scratch memory) noexcept {
-    std::copy(important.begin(), important.end(), kept.begin());
-    if (counts.representatives > 0) {
-        mark_representatives(
-            picker, keys, possible, sort, scores, important, counts.representatives, kept, memory);
-    }
-}
-
-/// Adds the scores of one head to those of others; what is NaN adds nothing.
-inline void add_scores(std::span<const float> scores, std::span<float> sums) noexcept {
-    for (std::size_t t = 0; t < sums.size(); ++t) {
-        sums[t] += std::isnan(scores[t]) ? 0.0F : scores[t];
-    }
-}
-
-/// Adds up the scores of each page; what is NaN adds nothing.
-inline void
-sum_pages(std::span<const float> scores, std::size_t page_size, std::span<float> out) noexcept {
-    for (std::size_t page = 0; page < out.size(); ++page) {
-        const auto own = scores.subspan(page * page_size, page_size);
-        std::array<double, 4> sums{}; // four chains: an addition takes four cycles
-        for (std::size_t i = 0; i < own.size(); ++i) {
-            sums[i % 4] += std::isnan(own[i]) ? 0.0 : static_cast<double>(own[i]);
-        }
-        out[page] = static_cast<float>((sums[0] + sums[1]) + (sums[2] + sums[3]));
-    }
-}
-
-} // namespace detail
 
 /// Keeps whole pages: those with the largest sums of scores, and representatives of the others by their portraits.
 ///

@@ -10,6 +10,8 @@
 #include <kvcrush/core/scratch.hpp>
 #include <kvcrush/grouping/linspace.hpp>
 #include <kvcrush/grouping/picker.hpp>
+#include <kvcrush/select/page_choice.hpp>
+#include <kvcrush/select/page_options.hpp>
 #include <kvcrush/select/page_selector.hpp>
 #include <kvcrush/signature/growing_signatures.hpp>
 #include <kvcrush/simd/bitmap.hpp>
