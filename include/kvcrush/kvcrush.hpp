@@ -66,6 +66,7 @@
 #include <kvcrush/signature/head_signature.hpp>
 #include <kvcrush/signature/key_sign.hpp>
 #include <kvcrush/signature/page_signature.hpp>
+#include <kvcrush/simd/bit_totals.hpp>
 #include <kvcrush/simd/bitmap.hpp>
 #include <kvcrush/simd/channel_sums.hpp>
 #include <kvcrush/simd/code_word.hpp>

@@ -6,6 +6,7 @@
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/random.hpp>
+#include <kvcrush/simd/bit_totals.hpp>
 #include <kvcrush/simd/code_word.hpp>
 
 #include <algorithm>
@@ -95,10 +96,11 @@ struct anchor {
     template <simd::CodeWord Code>
     void
     make(std::span<const Code> codes, std::size_t num_bits, std::span<Code> out) const noexcept {
-        const std::size_t num_codes = out.empty() ? 0 : codes.size() / out.size();
-        fill(num_bits, out, [&](std::size_t bit, std::size_t word, Code mask) {
-            return is_set(bit, word, mask, codes, out.size(), num_codes);
-        });
+        if (kind == anchor_kind::mean || kind == anchor_kind::inverse_mean) {
+            make_mean(codes, num_bits, out);
+        } else {
+            fill(num_bits, out, [&](std::size_t i, std::size_t, Code) { return bit(i); });
+        }
     }
 
     /// Makes the others from the first.
@@ -135,20 +137,21 @@ private:
     }
 
     template <typename Code>
-    [[nodiscard]] bool is_set(std::size_t i,
-                              std::size_t word,
-                              Code mask,
-                              std::span<const Code> codes,
-                              std::size_t words,
-                              std::size_t num_codes) const noexcept {
-        if (kind != anchor_kind::mean && kind != anchor_kind::inverse_mean) {
-            return bit(i);
+    void make_mean(std::span<const Code> codes,
+                   std::size_t num_bits,
+                   std::span<Code> out) const noexcept {
+        std::fill(out.begin(), out.end(), Code{0});
+        const std::size_t num_codes = out.empty() ? 0 : codes.size() / out.size();
+        for (std::size_t word = 0; word < out.size(); ++word) {
+            const auto totals = simd::bit_totals(codes, word, out.size());
+            for (std::size_t i = 0; i < totals.size() && word * word_bits<Code> + i < num_bits;
+                 ++i) {
+                const std::uint64_t twice = std::uint64_t{2} * totals[i];
+                if (kind == anchor_kind::mean ? twice > num_codes : twice < num_codes) {
+                    out[word] = static_cast<Code>(out[word] | Code{1} << i);
+                }
+            }
         }
-        std::size_t set = 0;
-        for (std::size_t c = word; c < codes.size(); c += words) {
-            set += (codes[c] & mask) != 0 ? 1U : 0U;
-        }
-        return kind == anchor_kind::mean ? 2 * set > num_codes : 2 * set < num_codes;
     }
 };
 
