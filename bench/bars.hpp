@@ -25,7 +25,11 @@ struct session {
 void measure_hamming(session& run);
 void measure_signature(session& run);
 void measure_grouping(session& run);
+void measure_score(session& run);
+void measure_topk(session& run);
+void measure_compact(session& run);
 void measure_select(session& run);
+void measure_share(session& run);
 void measure_stream(session& run);
 void measure_threads(session& run);
 

@@ -66,9 +66,15 @@ const std::vector<family>& families() {
          measure_hamming},
         {"signature", "32 heads become 32-bit codes: thresholds and packing", measure_signature},
         {"grouping", "tokens in the order of their distances; representatives", measure_grouping},
+        {"score",
+         "scoring by the last queries and by keys alone: products, softmax, pooling, norms",
+         measure_score},
+        {"topk", "the best quarter of the scores", measure_topk},
+        {"compact", "kept rows moved together", measure_compact},
         {"select",
          "whole selections: growth with the tokens, the published block-level algorithm",
          measure_select},
+        {"share", "scoring, selecting and compacting a layer, over its prefill", measure_share},
         {"stream", "a decode step after a page was appended", measure_stream},
         {"threads", "the layers of a model on two threads", measure_threads}};
     return all;

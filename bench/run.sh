@@ -18,7 +18,7 @@ How fast is kvcrush, and is that as fast as it should be?
   --full        the same with all sizes, in under forty minutes: figures to publish
   --json FILE   writes the results to FILE, too; of bars, a list of
                 {"name", "value", "bar", "better", "holds", "baseline", ...} that bench/plot.py draws
-  --family A,B  only these families of bars: hamming, signature, grouping, select
+  --family A,B  only these families of bars, for example score,topk; kvcrush_bars --help lists them
   --help        this text
 
 Without --quick and --full single functions are timed by Google Benchmark, each for at least 0.2 s. It takes options of
@@ -45,7 +45,7 @@ while [[ $# -gt 0 ]]; do
         shift
         ;;
     --family)
-        [[ $# -ge 2 && -n $2 ]] || die 2 "--family needs names: hamming, signature, grouping, select"
+        [[ $# -ge 2 && -n $2 ]] || die 2 "--family needs names, for example score,topk"
         family=$2
         shift
         ;;

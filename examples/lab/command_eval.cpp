@@ -16,13 +16,14 @@ struct eval_options {
 };
 
 int eval_command(const eval_options& options) {
-    const experiment plan = options.common.parse();
+    experiment plan = options.common.parse();
     const std::vector<window> windows = read_windows(options.windows);
     std::unique_ptr<output_file> json;
     if (!options.common.json.empty()) {
         json = std::make_unique<output_file>(options.common.json);
     }
     const loaded_model loaded(options.common.model);
+    plan.repeat_request = loaded.tokenizer.encode(repeat_request_text);
     check(plan, windows, loaded.model);
     fmt::print("{}: {} windows\n\n", loaded.file.name(), windows.size());
     return run_and_report(plan,

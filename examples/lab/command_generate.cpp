@@ -3,6 +3,7 @@
 #include "commands.hpp"
 #include "compress.hpp"
 #include "error.hpp"
+#include "experiment.hpp"
 #include "generate.hpp"
 
 #include <fmt/format.h>
@@ -59,6 +60,8 @@ int generate_command(const generate_options& options) {
     query_log queries;
     std::size_t compressions = 0;
     std::size_t since = options.compress_every; // the prompt counts as a full interval
+    std::vector<int> seen = ids;
+    const std::vector<int> request = loaded.tokenizer.encode(repeat_request_text);
     const auto shrink = [&](std::size_t, int token) {
         fmt::print("{}", loaded.tokenizer.decode(std::span(&token, 1)));
         std::fflush(stdout);
@@ -66,11 +69,11 @@ int generate_command(const generate_options& options) {
             return;
         }
         if (++since >= options.compress_every && longest_head(cache) > options.budget) {
-            static_cast<void>(
-                compress(cache, queries, loaded.model.config().num_q_heads, how, budget));
+            static_cast<void>(compress(cache, {loaded.model, seen, queries, request}, how, budget));
             ++compressions;
             since = 0;
         }
+        seen.push_back(token);
     };
     generation_options generation;
     generation.max_new_tokens = options.max_tokens;

@@ -1,74 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compress.hpp"
 
+#include "layer_queries.hpp"
 #include "layer_view.hpp"
 #include "stopwatch.hpp"
 
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <string_view>
+#include <tuple>
 #include <variant>
 
 namespace lab {
 namespace {
 
-/// Layers draw apart: one seed for all would keep the same random tokens everywhere.
-template <typename Scorer>
-[[nodiscard]] Scorer for_layer(Scorer scorer, std::size_t layer) {
-    if constexpr (requires { scorer.seed; }) {
-        scorer.seed = kvcrush::random_bits(scorer.seed, 1, layer);
-    }
-    return scorer;
-}
+/// What a method gives when its scores are made before the layers are looked at one by one.
+struct given_scores {
+    static constexpr std::string_view name = "given";
+    static constexpr bool needs_attention = false;
+    static constexpr auto parameters() { return std::tuple{}; }
+    void validate() const {}
 
-/// The newest rows that are neighbours in the text, in every head: only their queries know which rows are older.
-template <kvcrush::Element T>
-[[nodiscard]] std::size_t contiguous_tail(const layer_cache<T>& layer) {
-    std::size_t shortest = layer.rows(0);
-    for (std::size_t head = 0; head < layer.num_kv_heads(); ++head) {
-        const std::span<const std::uint32_t> positions = layer.positions(head);
-        std::size_t tail = positions.empty() ? 0 : 1;
-        while (tail < positions.size() &&
-               positions[positions.size() - tail - 1] + 1 == positions[positions.size() - tail]) {
-            ++tail;
-        }
-        shortest = (std::min)(shortest, tail);
-    }
-    return shortest;
-}
+    std::span<const float> values;
 
-[[nodiscard]] kvcrush::query_view queries_of(std::span<const float> log,
-                                             std::size_t num_q_heads,
-                                             std::size_t head_dim,
-                                             std::size_t count) {
-    const std::size_t width = num_q_heads * head_dim;
-    const std::size_t logged = width == 0 ? 0 : log.size() / width;
-    return kvcrush::query_view(log, num_q_heads, logged, head_dim, {head_dim, width, 1})
-        .last(count);
-}
+    template <kvcrush::KvSource Kv>
+    void score(const Kv&, kvcrush::head_scores scores) const noexcept {
+        std::copy(values.begin(), values.end(), scores.values().begin());
+    }
+};
 
 template <kvcrush::Element T>
 void compress_layer(layer_cache<T>& layer,
-                    std::span<const float> log,
-                    std::size_t num_q_heads,
+                    const cache_history& history,
                     std::size_t layer_index,
                     const policy& how,
                     const kvcrush::budget& budget,
+                    const layer_plan& plan,
                     compression& result) {
+    require_even(layer);
     const layer_view<T> view(layer);
-    std::visit(
-        [&](const auto& scorer) {
-            kvcrush::compressor crush(for_layer(scorer, layer_index),
-                                      how.selector.for_layer(layer_index));
-            crush.plan({view.shape(), num_q_heads}, budget);
-            const kvcrush::query_view queries =
-                queries_of(log, num_q_heads, layer.head_dim(), contiguous_tail(layer));
-            const stopwatch watch;
-            const kvcrush::selection& kept = crush.select(view, queries);
-            result.select_ms += watch.milliseconds();
-            result.kept.push_back(kept);
-        },
-        how.scorer);
+    const model_config& config = history.model.config();
+    const std::span<const float> log = history.queries.layers.at(layer_index);
+    const kvcrush::budget own =
+        plan.tokens.empty() ? budget
+                            : kvcrush::budget::tokens(plan.tokens.at(layer_index), how.areas);
+    const any_allocator allocator =
+        plan.counts.values().empty()
+            ? how.allocator
+            : any_allocator(kvcrush::fixed_counts{plan.counts.layer(layer_index)});
+    const auto select = [&](const auto& scorer) {
+        kvcrush::compressor crush(scorer, how.selector.for_layer(layer_index), allocator);
+        crush.plan({view.shape(), config.num_q_heads}, own);
+        const kvcrush::query_view queries = queries_of(log, config, contiguous_tail(layer));
+        const stopwatch watch;
+        const kvcrush::selection& kept = crush.select(view, queries);
+        result.select_ms += watch.milliseconds();
+        result.kept.push_back(kept);
+    };
+    if (!plan.kept.empty()) {
+        result.kept.push_back(plan.kept.at(layer_index));
+    } else if (plan.scores.empty()) {
+        std::visit(
+            [&](const auto& scorer) {
+                with_scorer_of_layer(scorer, layer_index, config, log, select);
+            },
+            how.scorer);
+    } else {
+        select(given_scores{plan.scores.at(layer_index)});
+    }
 
     const kvcrush::selection& kept = result.kept.back();
     const stopwatch watch;
@@ -89,19 +89,30 @@ kvcrush::budget budget_for(const policy& how, double keep_ratio, std::size_t con
 }
 
 compression compress(kv_cache& cache,
-                     const query_log& queries,
-                     std::size_t num_q_heads,
+                     const cache_history& history,
                      const policy& how,
                      const kvcrush::budget& budget) {
     compression result;
+    layer_plan plan;
+    if (how.planner) {
+        const stopwatch watch;
+        plan = how.planner({history.model,
+                            history.tokens,
+                            cache,
+                            history.queries,
+                            budget,
+                            how.areas,
+                            history.repeat_request},
+                           how.scorer);
+        result.select_ms += watch.milliseconds();
+    }
     std::size_t rows = 0;
     std::size_t heads = 0;
     std::size_t position_bytes = 0;
     cache.visit([&](auto& layers) {
         for (std::size_t l = 0; l < layers.size(); ++l) {
             if (!how.full) {
-                compress_layer(
-                    layers[l], queries.layers.at(l), num_q_heads, l, how, budget, result);
+                compress_layer(layers[l], history, l, how, budget, plan, result);
                 position_bytes += layers[l].position_bytes_held();
             }
             for (std::size_t head = 0; head < layers[l].num_kv_heads(); ++head) {

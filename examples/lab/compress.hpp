@@ -11,6 +11,7 @@
 #include "policy.hpp"
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 namespace lab {
@@ -27,12 +28,21 @@ struct compression {
     std::size_t bytes_held = 0;
 };
 
-/// @param queries      of the tokens read so far, as llama::forward logs them
-/// @param num_q_heads  of the model
-/// @throws std::invalid_argument if the budget does not hold the policy's sinks and recent tokens
+/// Where a cache comes from.
+struct cache_history {
+    const llama& model;
+    /// All tokens read so far.
+    std::span<const int> tokens;
+    /// Of those tokens, as llama::forward logs them.
+    const query_log& queries;
+    /// Token ids that ask the model to repeat its context, for kvzip; may be empty.
+    std::span<const int> repeat_request = {};
+};
+
+/// @throws std::invalid_argument if the budget does not hold the policy's sinks and recent tokens; input_error if the
+///         policy needs what this cache no longer has
 [[nodiscard]] compression compress(kv_cache& cache,
-                                   const query_log& queries,
-                                   std::size_t num_q_heads,
+                                   const cache_history& history,
                                    const policy& how,
                                    const kvcrush::budget& budget);
 

@@ -115,8 +115,7 @@ void measure_window(const experiment& plan,
 
             kv_cache cache = prefilled;
             const compression done = compress(cache,
-                                              queries,
-                                              model.config().num_q_heads,
+                                              {model, text.context, queries, plan.repeat_request},
                                               how,
                                               budget_for(how, ratio, text.context.size()));
             m.kept_tokens_mean = done.kept_tokens_mean;
@@ -163,8 +162,14 @@ void check(const experiment& plan, const std::vector<window>& windows, const lla
                  " more to predict it exceeds the model's ",
                  model.config().context_length);
         }
+        const model_config& config = model.config();
+        const kvcrush::problem_size size{
+            {config.num_kv_heads, text.context.size(), config.head_dim, config.head_dim},
+            config.num_q_heads};
         for (const policy& how : plan.policies) {
             if (!how.full) {
+                how.selector.validate_for(size);
+                how.allocator.validate_for(size);
                 for (const double ratio : plan.keep_ratios) {
                     static_cast<void>(budget_for(how, ratio, text.context.size()));
                 }

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace lab {
@@ -38,10 +39,16 @@ struct measurement {
     std::size_t samples = 1;
 };
 
+/// Asks the model to repeat its context, for methods that watch it do so.
+inline constexpr std::string_view repeat_request_text =
+    "\n\nRepeat the text above from its beginning, word for word:\n\n";
+
 struct experiment {
     std::vector<policy> policies;
     std::vector<double> keep_ratios;
     cache_type type = cache_type::f16;
+    /// Token ids that ask the model to repeat its context; may be empty.
+    std::vector<int> repeat_request;
 };
 
 /// Says (steps done, steps in all) while it runs.

@@ -56,6 +56,11 @@ private:
         const std::size_t before = place_;
         std::string key = word();
         if (take('=')) {
+            for (const expression& given : owner.named) {
+                if (given.key == key) {
+                    lab::fail("policy ", owner.name, ": ", key, " is given twice");
+                }
+            }
             owner.named.push_back(parse(depth + 1));
             owner.named.back().key = std::move(key);
         } else {

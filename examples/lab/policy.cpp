@@ -1,38 +1,113 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "policy.hpp"
 
+#include "allocation_parser.hpp"
 #include "area_parameters.hpp"
 #include "arguments.hpp"
+#include "crush_parser.hpp"
 #include "error.hpp"
 #include "expression.hpp"
+#include "whole_model.hpp"
 
-#include <iterator>
+#include <algorithm>
+#include <string>
+#include <type_traits>
 #include <utility>
+#include <variant>
 
 namespace lab {
 namespace {
 
-/// `kvcrush(BASE, ...)`
-void parse_kvcrush(const expression& text, policy& result, area_parameters& areas) {
+/// Selectors that need nothing but a scorer. A new one is one more name here.
+using simple_selector = std::variant<kvcrush::chunk_kv_selector,
+                                     kvcrush::critical_kv_selector<>,
+                                     kvcrush::diverse_kv_selector,
+                                     kvcrush::partition_selector,
+                                     kvcrush::prefix_suffix_selector>;
+
+/// The one policy in parentheses that another is built on.
+[[nodiscard]] const expression&
+base_of(const expression& text, std::string_view what, std::string_view example) {
     if (text.positional.size() != 1) {
-        fail("policy kvcrush takes one base scorer, as in kvcrush(snapkv); ",
+        fail("policy ",
+             text.name,
+             " takes one ",
+             what,
+             ", as in ",
+             example,
+             "; ",
              text.positional.size(),
              " are given");
     }
-    result.scorer = parse_choice<any_scorer>(text.positional.front());
-    result.selector = parse_crush(text, areas);
+    return text.positional.front();
 }
 
-template <std::size_t I = 0>
-void list_scorers(std::vector<policy_help>& list) {
-    if constexpr (I < std::variant_size_v<any_scorer>) {
-        using scorer = std::variant_alternative_t<I, any_scorer>;
-        policy_help help{std::string(scorer::name), std::string(scorer::about), {}};
-        help.add(scorer{});
-        help.add(area_parameters{});
-        list.push_back(std::move(help));
-        list_scorers<I + 1>(list);
+[[nodiscard]] bool is_among(const std::vector<std::string_view>& names, std::string_view name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+[[nodiscard]] bool is_simple_selector(std::string_view name) {
+    simple_selector known;
+    return choose(name, known);
+}
+
+[[noreturn]] void fail_unknown_policy(std::string_view name) {
+    fail("policy ",
+         in_quotes(name),
+         " is unknown; allowed: all, full, ",
+         join(names_of<any_scorer>(), ", "),
+         ", ",
+         join(whole_model_names(), ", "),
+         ", kvcrush(SCORER), ",
+         join(names_of<simple_selector>(), "(SCORER), "),
+         "(SCORER), ",
+         join(allocation_names(), "(POLICY), "),
+         "(POLICY)");
+}
+
+void build(const expression& text, area_parameters& areas, policy& result) {
+    if (text.name == "kvcrush") {
+        result.scorer = parse_choice<any_scorer>(base_of(text, "base scorer", "kvcrush(snapkv)"));
+        result.selector = parse_crush(text, areas);
+    } else if (is_simple_selector(text.name)) {
+        result.scorer = parse_choice<any_scorer>(base_of(text, "base scorer", "chunk_kv(snapkv)"));
+        expression own = text;
+        own.positional.clear();
+        std::visit([&](const auto& selector) { result.selector = any_selector(selector); },
+                   parse_choice<simple_selector>(own, areas));
+    } else if (is_among(allocation_names(), text.name)) {
+        const expression& base = base_of(text, "policy", "ada_kv(snapkv)");
+        if (base.name == "full") {
+            fail("policy ", text.name, " divides a budget; full has none");
+        }
+        build(base, areas, result);
+        allocation own = parse_allocation(text, areas);
+        if (own.planner) {
+            if (result.planner) {
+                fail("policy ", text.name, ": ", base.name, " says already what each layer keeps");
+            }
+            result.planner = std::move(own.planner);
+        } else {
+            result.allocator = std::move(own.allocator);
+        }
+    } else if (is_among(whole_model_names(), text.name)) {
+        result.planner = parse_whole_model(text, areas);
+    } else {
+        any_scorer known;
+        if (!choose(text.name, known)) {
+            fail_unknown_policy(text.name);
+        }
+        result.scorer = parse_choice<any_scorer>(text, areas);
+        result.selector = any_selector(kvcrush::top_k_selector{});
     }
+}
+
+template <typename Variant, typename Add>
+void for_each_alternative(const Add& add) {
+    const auto each = [&]<std::size_t... I>(std::index_sequence<I...>) {
+        (add(std::variant_alternative_t<I, Variant>{}), ...);
+    };
+    each(std::make_index_sequence<std::variant_size_v<Variant>>{});
 }
 
 } // namespace
@@ -47,19 +122,8 @@ policy parse_policy(std::string_view text) {
             fail("policy full keeps everything and takes no parameters");
         }
         result.full = true;
-    } else if (parsed.name == "kvcrush") {
-        parse_kvcrush(parsed, result, areas);
     } else {
-        any_scorer known;
-        if (!choose(parsed.name, known)) {
-            fail("policy ",
-                 in_quotes(parsed.name),
-                 " is unknown; allowed: all, full, ",
-                 join(names_of<any_scorer>(), ", "),
-                 ", kvcrush(SCORER)");
-        }
-        result.scorer = parse_choice<any_scorer>(parsed, areas);
-        result.selector = any_selector(kvcrush::top_k_selector{});
+        build(parsed, areas, result);
     }
     result.areas = areas.chosen();
     return result;
@@ -76,8 +140,17 @@ std::vector<policy> parse_policies(std::string_view list) {
         for (const std::string_view name : names_of<any_scorer>()) {
             policies.push_back(parse_policy(name));
         }
+        for (const std::string_view name : whole_model_names()) {
+            policies.push_back(parse_policy(name));
+        }
         policies.push_back(parse_policy("kvcrush(h2o)"));
         policies.push_back(parse_policy("kvcrush(snapkv)"));
+        policies.push_back(parse_policy("kvcrush(snapkv,pick=second_score,second=h2o(last=256))"));
+        for (const auto& names : {names_of<simple_selector>(), allocation_names()}) {
+            for (const std::string_view name : names) {
+                policies.push_back(parse_policy(std::string(name) + "(snapkv)"));
+            }
+        }
     }
     return policies;
 }
@@ -85,10 +158,26 @@ std::vector<policy> parse_policies(std::string_view list) {
 std::vector<policy_help> list_policies() {
     std::vector<policy_help> list;
     list.push_back({"full", "everything: the baseline", {}});
-    list_scorers(list);
-    std::vector<policy_help> crush = list_crush();
-    list.insert(
-        list.end(), std::make_move_iterator(crush.begin()), std::make_move_iterator(crush.end()));
+    const auto add = [&](std::string suffix) {
+        return [&list, suffix](const auto& chosen) {
+            using type = std::decay_t<decltype(chosen)>;
+            policy_help help{std::string(type::name) + suffix, std::string(type::about), {}};
+            help.add(chosen);
+            help.add(area_parameters{});
+            list.push_back(std::move(help));
+        };
+    };
+    for_each_alternative<any_scorer>(add(""));
+    for (policy_help& help : list_whole_model()) {
+        list.push_back(std::move(help));
+    }
+    for (policy_help& help : list_crush()) {
+        list.push_back(std::move(help));
+    }
+    for_each_alternative<simple_selector>(add("(SCORER)"));
+    for (policy_help& help : list_allocations()) {
+        list.push_back(std::move(help));
+    }
     return list;
 }
 

@@ -5,23 +5,17 @@
 
 #include <kvcrush/kvcrush.hpp>
 
+#include "any_allocator.hpp"
+#include "any_scorer.hpp"
 #include "any_selector.hpp"
-#include "crush_parser.hpp"
+#include "layer_plan.hpp"
 #include "policy_help.hpp"
 
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 namespace lab {
-
-/// Every scorer the lab knows. A new one is one more name here.
-using any_scorer = std::variant<kvcrush::random_scorer,
-                                kvcrush::streaming_llm_scorer,
-                                kvcrush::knorm_scorer,
-                                kvcrush::h2o_scorer,
-                                kvcrush::snapkv_scorer>;
 
 /// One line of an experiment: how a cache is compressed.
 struct policy {
@@ -32,6 +26,9 @@ struct policy {
     kvcrush::area_sizes areas{};
     any_scorer scorer{};
     any_selector selector{};
+    any_allocator allocator{};
+    /// Settles what layers and heads keep, where that is not for each layer to say; may be empty.
+    layer_planner planner{};
 };
 
 /// @throws input_error naming what is misspelt or out of range, and what is allowed

@@ -3,6 +3,7 @@
 /// Binds one policy of each kind, checks once, then runs.
 #pragma once
 
+#include <kvcrush/allocation/allocator.hpp>
 #include <kvcrush/allocation/uniform.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/budget.hpp>
@@ -38,6 +39,11 @@ template <Scorer ScorerT,
           typename SelectorT = kvcrush_selector<>,
           typename AllocatorT = uniform_allocator>
 class compressor {
+    static_assert(Allocator<AllocatorT>,
+                  "kvcrush: allocate(scores, areas, tokens, counts) of this allocator must be "
+                  "const noexcept and return void; with a trailing scratch it also needs "
+                  "scratch_bytes(size) noexcept");
+
 public:
     /// @throws std::invalid_argument if a policy's parameters make no sense
     explicit compressor(const ScorerT& scorer = {},
@@ -87,6 +93,9 @@ public:
         if constexpr (requires { selector_.validate_for(size); }) {
             selector_.validate_for(size);
         }
+        if constexpr (requires { allocator_.validate_for(size); }) {
+            allocator_.validate_for(size);
+        }
         require(num_tasks >= 1 && num_tasks <= max_tasks,
                 "compressor: num_tasks is ",
                 num_tasks,
@@ -107,17 +116,34 @@ public:
         num_tasks_ =
             splits_heads ? (std::max)((std::min)(num_tasks, kv.num_kv_heads), std::size_t{1}) : 1;
         memory_.resize(
-            (std::max)(detail::checked_multiply(num_tasks_, scoring_bytes_, "compressor"),
-                       selector_.scratch_bytes(size)));
+            (std::max)({detail::checked_multiply(num_tasks_, scoring_bytes_, "compressor"),
+                        std::size_t{selector_.scratch_bytes(size)},
+                        allocator_scratch_bytes(allocator_, size)}));
         // An allocator may give one head more than its share, never more than the sequence.
         selection_.reserve(kv.num_kv_heads, kv.num_kv_heads * kv.seq_len);
         size_ = size;
+        planned_ = true;
         tokens_ = per_head;
         areas_ = areas(tokens.protected_areas(), kv.seq_len);
     }
 
-    /// Tokens per kv head that select() keeps, sinks and recent included.
+    /// Replaces the allocator, for counts that change from layer to layer; the plan stays.
+    /// @throws std::invalid_argument if its parameters make no sense, or not for the planned size; std::bad_alloc
+    void set_allocator(const AllocatorT& allocator) {
+        allocator.validate();
+        if constexpr (requires { allocator.validate_for(size_); }) {
+            if (planned_) {
+                allocator.validate_for(size_);
+            }
+        }
+        allocator_ = allocator;
+        memory_.resize((std::max)(memory_.size(), allocator_scratch_bytes(allocator_, size_)));
+    }
+
+    /// Tokens per kv head of the plan, sinks and recent included: what each head keeps, or their mean where the
+    /// allocator gives some heads more than others.
     [[nodiscard]] std::size_t tokens_per_head() const noexcept { return tokens_; }
+    [[nodiscard]] const AllocatorT& allocator() const noexcept { return allocator_; }
     [[nodiscard]] const ScorerT& scorer() const noexcept { return scorer_; }
     [[nodiscard]] const SelectorT& selector() const noexcept { return selector_; }
 
@@ -214,7 +240,7 @@ private:
             observe(scorer_, observed, memory, inputs...);
         }
         const const_head_scores decisive = reduce(scorer_, observed, scores, memory);
-        allocator_.allocate(decisive, areas_, tokens_, counts_);
+        allocate_tokens(allocator_, decisive, areas_, tokens_, counts_, memory);
         selector_.select(decisive,
                          observed,
                          areas_,
@@ -261,6 +287,7 @@ private:
     SelectorT selector_;
     AllocatorT allocator_;
     problem_size size_{};
+    bool planned_ = false;
     areas areas_{};
     std::size_t tokens_ = 0;
     std::size_t num_tasks_ = 1;

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "crush_parser.hpp"
 #include "policy.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <variant>
+#include <vector>
 
 namespace lab {
 namespace {
@@ -90,8 +94,28 @@ TEST(Policy, CommasInParenthesesBelongToTheExpression) {
 
 TEST(Policy, AllIsEveryPolicyWithItsDefaults) {
     const auto list = parse_policies("all");
-    EXPECT_EQ(list.size(), std::variant_size_v<any_scorer> + 3);
     EXPECT_TRUE(list.front().full);
+    std::set<std::string> texts;
+    for (const policy& how : list) {
+        EXPECT_TRUE(texts.insert(how.text).second) << how.text << " stands there twice";
+    }
+    // Every name that `policies` prints is tried; kvcrush with each portrait is left to the user.
+    for (const policy_help& entry : list_policies()) {
+        const std::string name = entry.name.substr(0, entry.name.find('('));
+        EXPECT_TRUE(std::any_of(texts.begin(), texts.end(), [&](const std::string& text) {
+            return text.starts_with(name);
+        })) << name;
+    }
+}
+
+TEST(Policy, AllocationsWrapAnyPolicy) {
+    const policy how = parse_policy("ada_kv(kvcrush(snapkv,share=0.1),floor=0.5,recent=16)");
+    ASSERT_NE(how.allocator.as<kvcrush::ada_kv_allocator>(), nullptr);
+    EXPECT_EQ(how.allocator.as<kvcrush::ada_kv_allocator>()->floor, 0.5);
+    EXPECT_NE(how.selector.as<kvcrush::kvcrush_selector<>>(), nullptr);
+    EXPECT_EQ(how.areas.num_recent_tokens, 16U);
+    EXPECT_TRUE(parse_policy("pyramid_kv(ada_kv(snapkv))").planner);
+    EXPECT_TRUE(parse_policy("kvzip").planner);
 }
 
 TEST(Policy, MistakesAreNamedWithWhatIsAllowed) {
@@ -131,6 +155,11 @@ TEST(Policy, MistakesAreNamedWithWhatIsAllowed) {
     EXPECT_THAT(message_of("kvcrush(snapkv,bits=knorm)"), HasSubstr("allowed: h2o, snapkv"));
     EXPECT_THAT(message_of("kvcrush(kvcrush(snapkv))"), HasSubstr("\"kvcrush\" is unknown here"));
     EXPECT_THAT(message_of("full(x=1)"), HasSubstr("takes no parameters"));
+    EXPECT_THAT(message_of("kvcrush(h2o,share=0.5,share=0.6)"), HasSubstr("share is given twice"));
+    EXPECT_THAT(message_of("ada_kv(full)"), HasSubstr("full has none"));
+    EXPECT_THAT(message_of("pyramid_kv(pyramid_kv(snapkv))"), HasSubstr("says already"));
+    EXPECT_THAT(message_of("chunk_kv"), HasSubstr("takes one base scorer"));
+    EXPECT_THAT(message_of("chunk_kv(ada_kv(snapkv))"), HasSubstr("\"ada_kv\" is unknown here"));
 }
 
 TEST(Policy, BrokenExpressionsSayWhere) {

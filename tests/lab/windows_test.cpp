@@ -101,14 +101,15 @@ TEST(ModelCompression, IsReal) {
 
     // Keeping everything changes no logit.
     kv_cache kept_all = prefilled;
+    const cache_history history{known.model, context, queries};
     static_cast<void>(compress(
-        kept_all, queries, 9, parse_policy("kvcrush(snapkv)"), kvcrush::budget::keep_ratio(1.0)));
+        kept_all, history, parse_policy("kvcrush(snapkv)"), kvcrush::budget::keep_ratio(1.0)));
     EXPECT_EQ(difference(prefilled, kept_all), 0.0);
 
     for (const char* text : {"snapkv", "knorm", "kvcrush(h2o,share=0.5)"}) {
         kv_cache compressed = prefilled;
         const compression done =
-            compress(compressed, queries, 9, parse_policy(text), kvcrush::budget::keep_ratio(0.25));
+            compress(compressed, history, parse_policy(text), kvcrush::budget::keep_ratio(0.25));
         EXPECT_EQ(done.kept_tokens_mean, 75.0);
         EXPECT_EQ(compressed.tokens_seen(), 300U) << "positions go on at the tokens seen";
 

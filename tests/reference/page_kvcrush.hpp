@@ -85,9 +85,9 @@ using score_rows = std::vector<std::vector<double>>;
     const std::size_t middle = pages * settings.page_size;
     const std::size_t end = begin + middle;
     std::size_t middle_budget = budget - std::min(budget, length - (recent_begin - begin));
-    // Tokens between the last whole page and the recent ones.
-    const bool keeps_rest = middle_budget >= recent_begin - end;
-    middle_budget -= keeps_rest ? recent_begin - end : 0;
+    // Tokens between the last whole page and the recent ones: the newest that there is room for.
+    const std::size_t kept_rest = std::min(middle_budget, recent_begin - end);
+    middle_budget -= kept_rest;
     const std::size_t kept_pages = std::min(middle_budget / settings.page_size, pages);
     std::size_t picks =
         static_cast<std::size_t>(settings.share * static_cast<double>(middle_budget)) /
@@ -144,7 +144,7 @@ using score_rows = std::vector<std::vector<double>>;
             const bool of_rest = t >= end && t < recent_begin;
             if ((!of_page ||
                  holds(chosen, static_cast<std::uint32_t>((t - begin) / settings.page_size))) &&
-                (!of_rest || keeps_rest)) {
+                (!of_rest || t >= recent_begin - kept_rest)) {
                 tokens.push_back(static_cast<std::uint32_t>(t));
             }
         }

@@ -3,6 +3,8 @@
 /// How work is spread over a caller's threads. The library starts none of its own.
 #pragma once
 
+#include <kvcrush/config.hpp>
+
 #include <concepts>
 #include <cstddef>
 #include <span>
@@ -42,6 +44,7 @@ static_assert(Executor<serial_executor>);
 template <Executor E, typename Lane, typename Work>
 void for_each_layer(E&& execute, std::size_t num_layers, std::span<Lane> lanes, const Work& work) {
     const std::size_t num_lanes = lanes.size();
+    KVCRUSH_ASSERT((num_lanes > 0 || num_layers == 0) && "kvcrush: no lane to work on the layers");
     const auto task = [&](std::size_t lane) noexcept {
         for (std::size_t layer = lane; layer < num_layers; layer += num_lanes) {
             work(layer, lanes[lane]);

@@ -149,6 +149,63 @@ void pack_keys(const Kv& kv,
         std::span<const float* const>(rows.data(), count), blocks.head_dim, packed, rung);
 }
 
+/// Asks for the keys of tokens [begin, end). Inlined by force: GCC 12 takes a function that does nothing but prefetch for
+/// one without effects, and drops its calls.
+template <KvSource Kv>
+[[gnu::always_inline]] inline void
+prefetch_keys(const Kv& kv, std::size_t kv_head, std::size_t begin, std::size_t end) noexcept {
+#if defined(__GNUC__)
+    for (std::size_t t = begin; t < end; ++t) {
+        const auto row = kv.key(kv_head, t);
+        constexpr std::size_t line = 64 / sizeof(*row.data());
+        const std::size_t size = row.contiguous() ? row.size() : 0;
+        for (std::size_t k = 0; k < size; k += line) {
+            __builtin_prefetch(row.data() + k, 0, 2);
+        }
+    }
+#else
+    static_cast<void>(kv), static_cast<void>(kv_head);
+    static_cast<void>(begin), static_cast<void>(end);
+#endif
+}
+
+/// Dot products of `rows` queries with a packed tile. Meanwhile the keys of the next tile come into L2: packing would
+/// wait for them, a quarter of the time that multiplying takes (f32 keys in DRAM, Zen 4).
+/// @param queries  [rows, head_dim]
+/// @param out      [rows, key_tile]
+template <KvSource Kv>
+void multiply_tile(const Kv& kv,
+                   std::size_t kv_head,
+                   std::size_t tile,
+                   const float* queries,
+                   std::size_t rows,
+                   const float* packed,
+                   float scale,
+                   float* out,
+                   const attention_blocks& blocks,
+                   bool next_is_packed,
+                   simd::isa rung) noexcept {
+    constexpr std::size_t slice = 24; // whole register blocks
+    const std::size_t first = (tile + 1) * simd::key_tile;
+    const std::size_t count = next_is_packed || first >= blocks.seq_len
+                                  ? 0
+                                  : (std::min)(simd::key_tile, blocks.seq_len - first);
+    for (std::size_t r = 0; r < rows; r += slice) {
+        const std::size_t end = (std::min)(r + slice, rows);
+        prefetch_keys(kv, kv_head, first + r * count / rows, first + end * count / rows);
+        simd::tile_logits(queries + r * blocks.head_dim,
+                          blocks.head_dim,
+                          end - r,
+                          packed,
+                          blocks.head_dim,
+                          scale,
+                          out + r * simd::key_tile,
+                          simd::key_tile,
+                          simd::key_tile,
+                          rung);
+    }
+}
+
 /// One block of rows: queries [query, query + count) of query heads [head, head + heads), head by
 /// head.
 struct attention_block {
@@ -202,16 +259,17 @@ void weigh_keys(const Kv& kv,
         }
         float* const tile = buffers.weights + t * rows * simd::key_tile;
         const std::span<float> largest(buffers.largest + t * rows, rows);
-        simd::tile_logits(buffers.queries,
-                          dim,
-                          rows,
-                          packed,
-                          dim,
-                          scale,
-                          tile,
-                          simd::key_tile,
-                          simd::key_tile,
-                          rung);
+        multiply_tile(kv,
+                      block.kv_head,
+                      t,
+                      buffers.queries,
+                      rows,
+                      packed,
+                      scale,
+                      tile,
+                      blocks,
+                      t + 1 < num_packed,
+                      rung);
         if (block.visible_in(t, 0) == simd::key_tile) {
             simd::softmax_tile(tile, simd::key_tile, states, largest, rung);
             continue;

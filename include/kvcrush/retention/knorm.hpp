@@ -5,8 +5,8 @@
 
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/row_norm.hpp>
+#include <kvcrush/simd/norm.hpp>
 
-#include <cmath>
 #include <cstddef>
 #include <span>
 #include <string_view>
@@ -36,9 +36,8 @@ struct knorm_scorer {
     void score(const Kv& kv, head_scores scores) const noexcept {
         for (std::size_t head = 0; head < scores.num_heads(); ++head) {
             const std::span<float> row = scores.row(head);
-            for (std::size_t token = 0; token < row.size(); ++token) {
-                row[token] = -std::sqrt(squared_norm(kv.key(head, token)));
-            }
+            squared_norms([&](std::size_t token) { return kv.key(head, token); }, row);
+            simd::scale_roots(row, -1.0F);
         }
     }
 };

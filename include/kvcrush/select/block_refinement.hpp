@@ -103,7 +103,8 @@ struct block_refinement {
     }
 
     /// The same with an anchor of the caller's.
-    /// @param[in]  anchor_code  block_size bits, bit i of word i / 64 being that of the i-th token of a block
+    /// @param[in]  anchor_code  block_size bits, bit i of word i / 64 being that of the i-th token of a block;
+    ///                          bits above are left aside
     template <ScoreValue Score>
     std::size_t retain(std::span<const Score> scores,
                        std::span<const std::uint32_t> leaving,
@@ -171,6 +172,11 @@ private:
         } else {
             for (std::size_t w = 0; w < words; ++w) {
                 center[w] = static_cast<Code>(anchor_code[w]);
+            }
+            if (const std::size_t used = block_size % (8 * sizeof(Code)); used != 0) {
+                // Bits behind the last slot would make distances that no block can have.
+                center[words - 1] =
+                    static_cast<Code>(center[words - 1] & ((std::uint64_t{1} << used) - 1));
             }
         }
         const std::span<Distance> distances = memory.take<Distance>(blocks);

@@ -16,12 +16,12 @@
 #include <kvcrush/select/selector.hpp>
 #include <kvcrush/signature/head_signature.hpp>
 #include <kvcrush/simd/bitmap.hpp>
+#include <kvcrush/simd/pack_bits.hpp>
 #include <kvcrush/simd/rank_cut.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string_view>
 #include <tuple>
@@ -125,6 +125,19 @@ struct kvcrush_selector {
         bits.validate();
     }
 
+    /// What the selector can do with a cache of this size.
+    /// @throws std::invalid_argument if portraits would have more than 4096 bits
+    void validate_for(const problem_size& size) const {
+        if constexpr (!ScorePicker<Picker> && !reads_keys) {
+            detail::require(largest_head_count(size) <= max_bits,
+                            "kvcrush: ",
+                            largest_head_count(size),
+                            " heads would make a bit each; at most ",
+                            max_bits,
+                            " are allowed");
+        }
+    }
+
     [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept {
         const std::size_t tokens = size.kv.seq_len;
         const std::size_t sets =
@@ -157,6 +170,10 @@ struct kvcrush_selector {
                 selection& out,
                 scratch memory,
                 const Inputs&... inputs) const noexcept {
+        if (scores.num_heads() == 0) {
+            out.clear();
+            return;
+        }
         if constexpr (ScorePicker<Picker>) {
             const second_opinion opinion(
                 picker.second, size_of(scores, observed, inputs...), memory, inputs...);
@@ -189,6 +206,7 @@ struct kvcrush_selector {
     }
 
 private:
+    static constexpr std::size_t max_bits = 4096;
     static constexpr bool looks_again = !std::is_same_v<Bits, own_scores>;
     static constexpr bool reads_keys = KeySignature<Signature>;
     static_assert(!reads_keys || !looks_again, "kvcrush: key_sign makes its bits from keys alone");
@@ -340,8 +358,7 @@ private:
                   const Build& build,
                   std::span<Key> keys,
                   scratch memory) const noexcept {
-        constexpr std::size_t word_bits = std::numeric_limits<Code>::digits;
-        const std::size_t words = (possible.num_bits + word_bits - 1) / word_bits;
+        const std::size_t words = simd::words_per_code<Code>(possible.num_bits);
         const std::span<Code> codes = memory.take<Code>(words * keys.size());
         const std::span<Code> anchors = memory.take<Code>(words * anchor.count);
         const std::span<Code> first = anchors.first(words);
@@ -376,8 +393,10 @@ private:
                 represent(head, std::span<const std::uint64_t>(important), picks, kept, memory);
             }
             out.extend_range(0, area.middle_begin);
-            simd::write_marked(
+            const std::size_t written = simd::write_marked(
                 kept, out.extend(budget), static_cast<token_index>(area.middle_begin));
+            KVCRUSH_ASSERT(written == budget && "kvcrush: a picker chose a token twice or none");
+            static_cast<void>(written);
             out.extend_range(area.middle_end, area.seq_len);
             out.end_head();
         }

@@ -37,7 +37,7 @@ inline namespace v0 {
 ///     |<- sinks ->|<- page 0 ->|<- page 1 ->| ... |<- recent ->|      pages are counted from the end of the sinks
 ///
 /// With num_sink_tokens a multiple of page_size these are the pages of the cache. What the recent tokens leave of a
-/// last page stays with them.
+/// last page stays with them, the newest of it if there is no room for all.
 /// @tparam Picker  who represents: linspace_picker, step_picker, farthest_picker, most_important_picker, or your own
 /// @note   The budget is a bound: up to page_size - 1 tokens of it may stay unused. All heads keep the same number of
 ///         tokens where their budgets are equal. Linear in tokens.
@@ -108,8 +108,16 @@ struct page_selector {
     /// What the selector can do with a cache of this size.
     /// @throws std::invalid_argument if the portrait of a page would have more than 4096 bits
     void validate_for(const problem_size& size) const {
-        if (bits == page_bits::per_head && size.kv.num_kv_heads > 0) {
-            require_page_code(size.kv.num_kv_heads, page_size);
+        const std::size_t heads = size.kv.num_kv_heads;
+        if (bits == page_bits::per_head && heads > 0) {
+            detail::require(heads * page_size <= max_page_code_bits,
+                            "page: page_size is ",
+                            page_size,
+                            "; with ",
+                            heads,
+                            " kv heads it must lie in [1, ",
+                            max_page_code_bits / heads,
+                            "] (or page_bits=summed)");
         }
     }
 
@@ -149,6 +157,9 @@ struct page_selector {
                 scratch memory,
                 const Inputs&...) const noexcept {
         out.clear();
+        if (scores.num_heads() == 0) {
+            return;
+        }
         const group_keys possible = keys_of(scores.num_heads());
         if (possible.fit_bytes()) {
             select_by_key<std::uint8_t>(possible, scores, area, counts, out, memory);
@@ -186,10 +197,10 @@ private:
             make_keys(possible, scores, paged, all_heads, keys, memory);
         }
         for (std::size_t head = 0; head < scores.num_heads(); ++head) {
-            // What follows the last whole page stays if there is room for it.
+            // Of what follows the last whole page, the newest tokens that there is room for.
             const std::size_t budget = detail::middle_budget(area, counts[head]);
             const std::size_t behind = area.middle_end - paged.middle_end;
-            const std::size_t kept_behind = budget < behind ? 0 : behind;
+            const std::size_t kept_behind = (std::min)(budget, behind);
             if (table == page_table::per_head || head == 0) {
                 const page_counts wanted = divide(budget - kept_behind, pages);
                 detail::sum_pages(table == page_table::shared ? std::span<const float>(all_heads)

@@ -89,7 +89,8 @@ public:
         kept_.assign(words, 0);
         chosen_.assign(pages, 0);
         memory_.resize(representatives_scratch_bytes(keys_of(), pages));
-        waiting_room_ = num_recent_tokens + settings_.page_size;
+        // Where no token ever leaves the recent ones, no page ever competes: more room is not needed.
+        waiting_room_ = (std::min)(num_recent_tokens, max_tokens) + settings_.page_size;
         waiting_.assign(detail::checked_multiply(num_heads, waiting_room_, "page_stream"), 0.0F);
         page_.assign(num_heads * settings_.page_size, 0.0F);
         page_sum_.assign(settings_.page_size, 0.0F);
@@ -102,6 +103,7 @@ public:
     /// @param scores  [num_heads, tokens behind the sinks]
     /// @pre   the heads of the plan; no more than max_tokens
     void start(const_head_scores scores) noexcept {
+        KVCRUSH_ASSERT(scores.seq_len() <= max_tokens_);
         clear();
         const std::size_t recent = waiting_room_ - settings_.page_size;
         const std::size_t tokens = scores.seq_len();

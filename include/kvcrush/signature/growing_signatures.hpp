@@ -51,10 +51,9 @@ public:
                         "; it must lie in [1, ",
                         most,
                         "]");
-        cuts_.resize(num_heads);
-        for (growing_cut& cut : cuts_) {
-            cut.plan(max_tokens, quantile);
-        }
+        growing_cut fresh;
+        fresh.plan(max_tokens, quantile); // throws, if at all, before anything has changed
+        cuts_.assign(num_heads, fresh);
         words_ = simd::words_per_code<Code>(num_heads);
         codes_.resize(max_tokens * words_);
         last_change_.assign(max_tokens, 0);

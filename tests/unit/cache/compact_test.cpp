@@ -2,12 +2,17 @@
 #include <kvcrush/cache/compact.hpp>
 #include <kvcrush/cache/free_pages.hpp>
 #include <kvcrush/cache/position_map.hpp>
+#include <kvcrush/core/kv_view.hpp>
+#include <kvcrush/core/random.hpp>
+#include <kvcrush/simd/isa.hpp>
 
 #include "support/cache_data.hpp"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <vector>
 
@@ -56,6 +61,69 @@ TEST(Compact, MovesKeptRowsToTheFrontInEveryLayoutAndType) {
         test::with_every_layout<float>(shape, check);
         test::with_every_layout<f16>(shape, check);
         test::with_every_layout<bf16>(shape, check);
+    }
+}
+
+#if KVCRUSH_X86_DISPATCH
+TEST(Compact, StreamedRowsEndWhereCopiedOnesDo) {
+    if (simd::best() < simd::isa::avx512) {
+        GTEST_SKIP() << "no AVX-512 on this machine";
+    }
+    for (const std::size_t bytes : std::initializer_list<std::size_t>{64, 128, 256, 320, 576}) {
+        for (const std::size_t tokens : std::initializer_list<std::size_t>{1, 2, 31, 33, 200}) {
+            const std::size_t stride = bytes + 64 * (tokens % 3);
+            std::vector<std::byte> memory(2 * tokens * stride + 128);
+            const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+            std::byte* const copied = memory.data() + (64 - address % 64) % 64;
+            std::byte* const streamed = copied + tokens * stride;
+            for (std::size_t i = 0; i < tokens * stride; ++i) {
+                copied[i] = streamed[i] = static_cast<std::byte>(random_bits(3, bytes, i));
+            }
+            std::vector<token_index> kept;
+            for (std::size_t t = 0; t < tokens; ++t) {
+                if (random_bits(4, tokens, t) % 3 != 1) {
+                    kept.push_back(static_cast<token_index>(t));
+                }
+            }
+            detail::compact_strided(kept, {copied, stride, bytes});
+            detail::stream_strided_avx512(kept, {streamed, stride, bytes});
+            EXPECT_TRUE(std::equal(copied, copied + tokens * stride, streamed))
+                << bytes << " bytes, " << tokens << " tokens";
+        }
+    }
+}
+#endif
+
+TEST(Compact, MovesResultsThatNoCacheHolds) {
+    const kv_shape shape{2, 40000, 64, 64};
+    std::vector<f16> keys(shape.num_kv_heads * shape.seq_len * shape.key_dim);
+    std::vector<f16> values(keys.size());
+    const auto mark = [](std::size_t head, std::size_t token, bool value) {
+        return f16{static_cast<std::uint16_t>(random_bits(5, head, 2 * token + (value ? 1 : 0)))};
+    };
+    for (std::size_t head = 0; head < shape.num_kv_heads; ++head) {
+        for (std::size_t t = 0; t < shape.seq_len; ++t) {
+            const auto at = static_cast<std::ptrdiff_t>((head * shape.seq_len + t) * shape.key_dim);
+            std::fill_n(keys.begin() + at, shape.key_dim, mark(head, t, false));
+            std::fill_n(values.begin() + at, shape.key_dim, mark(head, t, true));
+        }
+    }
+    selection kept; // all but the first token: above the size from which stores bypass the caches
+    kept.reserve(2, 2 * shape.seq_len);
+    for (std::size_t head = 0; head < shape.num_kv_heads; ++head) {
+        kept.extend_range(1, static_cast<token_index>(shape.seq_len));
+        kept.end_head();
+    }
+    ASSERT_GE(kept.total() * 2 * shape.key_dim * sizeof(f16), detail::streamed_from_bytes);
+    const kv_view<f16> kv(keys, values, shape);
+    compact(kv, kept);
+    for (std::size_t head = 0; head < shape.num_kv_heads; ++head) {
+        for (std::size_t t = 0; t + 1 < shape.seq_len; ++t) {
+            for (std::size_t d = 0; d < shape.key_dim; d += 21) {
+                ASSERT_EQ(kv.key(head, t)[d], mark(head, t + 1, false)) << head << ' ' << t;
+                ASSERT_EQ(kv.value(head, t)[d], mark(head, t + 1, true)) << head << ' ' << t;
+            }
+        }
     }
 }
 

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layer_scores.hpp"
+
+#include "error.hpp"
+#include "layer_queries.hpp"
+#include "layer_view.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+
+namespace lab {
+namespace {
+
+/// Newest tokens that a profile is a mean over.
+constexpr std::size_t profiled_tokens = 64;
+
+/// Hands out the scores of a layer instead of a selection.
+struct keep_scores {
+    static constexpr std::string_view name = "keep_scores";
+    static constexpr auto parameters() { return std::tuple{}; }
+    void validate() const {}
+    [[nodiscard]] std::size_t scratch_bytes(const kvcrush::problem_size&) const noexcept {
+        return 0;
+    }
+
+    std::vector<float>* scores = nullptr;
+
+    template <typename... Inputs>
+    void select(kvcrush::const_head_scores decisive,
+                kvcrush::const_head_scores,
+                const kvcrush::areas&,
+                std::span<const std::size_t>,
+                kvcrush::selection&,
+                kvcrush::scratch,
+                const Inputs&...) const noexcept {
+        std::copy(decisive.values().begin(), decisive.values().end(), scores->begin());
+    }
+};
+
+template <kvcrush::Element T>
+[[nodiscard]] std::vector<float> score_layer(layer_cache<T>& layer,
+                                             std::size_t index,
+                                             const any_scorer& scorer,
+                                             const planning_input& input) {
+    require_even(layer);
+    const layer_view<T> view(layer);
+    const model_config& config = input.model.config();
+    const std::span<const float> log = input.queries.layers.at(index);
+    std::vector<float> scores(view.shape().num_kv_heads * view.shape().seq_len);
+    std::visit(
+        [&](const auto& chosen) {
+            with_scorer_of_layer(chosen, index, config, log, [&](const auto& own) {
+                kvcrush::compressor crush(own, keep_scores{&scores});
+                crush.plan({view.shape(), config.num_q_heads},
+                           kvcrush::budget::keep_ratio(1.0, {0, 0}));
+                crush.select(view, queries_of(log, config, contiguous_tail(layer)));
+            });
+        },
+        scorer);
+    return scores;
+}
+
+/// Turns a query back by its position.
+void unrotate(std::span<float> query, std::size_t position, double theta) {
+    const std::size_t half = query.size() / 2;
+    for (std::size_t j = 0; j < half; ++j) {
+        const double frequency =
+            std::pow(theta, -static_cast<double>(j) / static_cast<double>(half));
+        const double angle = static_cast<double>(position) * frequency;
+        const double x = static_cast<double>(query[j]);
+        const double y = static_cast<double>(query[j + half]);
+        query[j] = static_cast<float>(x * std::cos(angle) + y * std::sin(angle));
+        query[j + half] = static_cast<float>(y * std::cos(angle) - x * std::sin(angle));
+    }
+}
+
+/// Attention of one query over the rows up to its own, written plainly: a profile is made once.
+template <kvcrush::Element T>
+[[nodiscard]] std::vector<float> attend(const layer_view<T>& view,
+                                        std::size_t kv_head,
+                                        std::size_t num_visible,
+                                        std::span<const float> query) {
+    const std::size_t dim = view.shape().key_dim;
+    std::vector<double> weights(num_visible);
+    double largest = -1e300;
+    for (std::size_t t = 0; t < num_visible; ++t) {
+        double logit = 0.0;
+        const kvcrush::row_view<T> key = view.key(kv_head, t);
+        for (std::size_t c = 0; c < dim; ++c) {
+            logit += static_cast<double>(query[c]) * static_cast<double>(kvcrush::to_float(key[c]));
+        }
+        weights[t] = logit / std::sqrt(static_cast<double>(dim));
+        largest = (std::max)(largest, weights[t]);
+    }
+    double sum = 0.0;
+    for (double& weight : weights) {
+        weight = std::exp(weight - largest);
+        sum += weight;
+    }
+    std::vector<float> output(view.shape().value_dim, 0.0F);
+    for (std::size_t t = 0; t < num_visible; ++t) {
+        const kvcrush::row_view<T> value = view.value(kv_head, t);
+        for (std::size_t c = 0; c < output.size(); ++c) {
+            output[c] += static_cast<float>(weights[t] / sum) * kvcrush::to_float(value[c]);
+        }
+    }
+    return output;
+}
+
+} // namespace
+
+std::vector<std::vector<float>> score_layers(const any_scorer& scorer,
+                                             const planning_input& input) {
+    return input.cache.visit([&](auto& layers) {
+        std::vector<std::vector<float>> scores;
+        for (std::size_t l = 0; l < layers.size(); ++l) {
+            scores.push_back(score_layer(layers[l], l, scorer, input));
+        }
+        return scores;
+    });
+}
+
+kvcrush::head_profile profile_directions(const planning_input& input) {
+    const model_config& config = input.model.config();
+    kvcrush::baklava_profiler profiler(config.num_layers, config.num_q_heads);
+    input.cache.visit([&](auto& layers) {
+        for (std::size_t l = 0; l < layers.size(); ++l) {
+            require_even(layers[l]);
+            const layer_view view(layers[l]);
+            const std::size_t rows = view.shape().seq_len;
+            const std::size_t tail = (std::min)(contiguous_tail(layers[l]), profiled_tokens);
+            const kvcrush::query_view queries =
+                queries_of(input.queries.layers.at(l), config, tail);
+            for (std::size_t i = 0; i < queries.num_queries(); ++i) {
+                const std::size_t row = rows - queries.num_queries() + i;
+                for (std::size_t head = 0; head < config.num_q_heads; ++head) {
+                    const std::size_t kv_head = head * config.num_kv_heads / config.num_q_heads;
+                    std::vector<float> query(queries.row(head, i),
+                                             queries.row(head, i) + config.head_dim);
+                    const std::vector<float> output = attend(view, kv_head, row + 1, query);
+                    unrotate(query, layers[l].positions(kv_head)[row], config.rope_theta);
+                    profiler.add_head(l, head, query, output);
+                }
+            }
+        }
+    });
+    return profiler.profile(config.num_kv_heads);
+}
+
+kvcrush::head_profile profile_scores(const std::vector<std::vector<float>>& scores,
+                                     std::size_t num_kv_heads) {
+    std::vector<double> importance(scores.size() * num_kv_heads, 0.0);
+    for (std::size_t l = 0; l < scores.size(); ++l) {
+        kvcrush::largest_scores(
+            kvcrush::const_head_scores(scores[l], num_kv_heads, scores[l].size() / num_kv_heads),
+            std::span(importance).subspan(l * num_kv_heads, num_kv_heads));
+    }
+    return {{scores.size(), num_kv_heads}, std::move(importance)};
+}
+
+kvcrush::head_profile profile_middle(const std::vector<std::vector<float>>& scores,
+                                     std::size_t num_kv_heads,
+                                     const kvcrush::area_sizes& areas) {
+    std::vector<double> importance;
+    for (const std::vector<float>& layer : scores) {
+        const std::size_t rows = layer.size() / num_kv_heads;
+        const kvcrush::areas area(areas, rows);
+        for (std::size_t head = 0; head < num_kv_heads; ++head) {
+            double all = 0.0;
+            double middle = 0.0;
+            for (std::size_t t = 0; t < rows; ++t) {
+                const auto score = static_cast<double>((std::max)(layer[head * rows + t], 0.0F));
+                all += score;
+                middle += t >= area.middle_begin && t < area.middle_end ? score : 0.0;
+            }
+            importance.push_back(all > 0.0 ? middle / all : 0.0);
+        }
+    }
+    return {{scores.size(), num_kv_heads}, std::move(importance)};
+}
+
+} // namespace lab

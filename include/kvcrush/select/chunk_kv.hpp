@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Chunks of neighbouring tokens stay or go together.
+#pragma once
+
+#include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
+#include <kvcrush/select/selector.hpp>
+#include <kvcrush/select/token_chunks.hpp>
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+#include <tuple>
+
+namespace kvcrush {
+inline namespace v0 {
+
+/// Keeps the chunks of tokens with the best mean scores, so that what belongs together is read together.
+///
+///     |<- sinks ->|<- chunk 0 ->|<- chunk 1 ->| ... |<- rest ->|<- recent ->|     counted from the end of the sinks
+///     score of a chunk = mean over its tokens of the sum over kv heads of score
+///
+/// The budget is met exactly: chunks are taken in order of their scores, and the last one is cut to its best tokens.
+/// @note   Linear in tokens. Ties keep the earlier chunk; scores that are NaN are left out of the means.
+/// @see    ChunkKV, arXiv:2502.00299. Deviations: the paper and kvpress keep max(1, int(num_chunks * ratio)) whole
+///         chunks, the last short one included, whatever that makes in tokens; with as many tokens as those chunks hold
+///         the sets are equal. The paper uses the indices of one layer for its neighbours too: compact them with the
+///         same selection. Sinks and recent tokens are kept by the areas and belong to no chunk.
+struct chunk_kv_selector {
+    static constexpr std::string_view name = "chunk_kv";
+    static constexpr std::string_view about = "the best-scored chunks of neighbouring tokens";
+
+    /// Tokens of a chunk. 10 in the paper, 20 in kvpress.
+    std::size_t chunk_size = 10;
+    /// Which heads share their chunks. per_layer in the paper.
+    chunk_sets sets = chunk_sets::per_layer;
+
+    static constexpr auto parameters() {
+        return std::tuple{
+            parameter{"chunk", &chunk_kv_selector::chunk_size, "tokens of a chunk"},
+            parameter{"sets", &chunk_kv_selector::sets, "which heads keep which chunks"}};
+    }
+
+    /// @throws std::invalid_argument if chunk_size is 0
+    void validate() const {
+        detail::require(chunk_size >= 1, "chunk_kv: chunk is 0; it must be at least 1 token");
+    }
+
+    [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept {
+        return scratch::bytes<float>(size.kv.seq_len) +
+               token_chunks::scratch_bytes(size.kv.seq_len, chunk_size);
+    }
+
+    /// @see Selector
+    template <typename... Inputs>
+    void select(const_head_scores scores,
+                const_head_scores,
+                const areas& area,
+                std::span<const std::size_t> counts,
+                selection& out,
+                scratch memory,
+                const Inputs&...) const noexcept {
+        out.clear();
+        std::span<float> sums;
+        if (sets == chunk_sets::per_layer) {
+            sums = memory.take<float>(area.num_middle());
+            sum_middle_scores(scores, area, sums);
+        }
+        for (std::size_t head = 0; head < scores.num_heads(); ++head) {
+            scratch own = memory;
+            token_chunks chunks(sets == chunk_sets::per_layer ? std::span<const float>(sums)
+                                                              : area.middle(scores.row(head)),
+                                chunk_size,
+                                own);
+            const std::size_t budget = detail::middle_budget(area, counts[head]);
+            chunks.choose_best(budget / chunk_size);
+            chunks.fill(budget);
+            out.extend_range(0, area.middle_begin);
+            chunks.write(area.middle_begin, out);
+            out.extend_range(area.middle_end, area.seq_len);
+            out.end_head();
+        }
+    }
+};
+
+} // namespace v0
+} // namespace kvcrush
