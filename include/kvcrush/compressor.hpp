@@ -90,6 +90,9 @@ public:
                     ScorerT::needs_attention ? ScorerT::name : SelectorT::name,
                     " looks at attention; num_q_heads is 0 and must be given");
         }
+        if constexpr (requires { scorer_.validate_for(size); }) {
+            scorer_.validate_for(size);
+        }
         if constexpr (requires { selector_.validate_for(size); }) {
             selector_.validate_for(size);
         }

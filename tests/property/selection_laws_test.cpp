@@ -26,21 +26,29 @@ struct policy_pair {
     using selector = SelectorT;
 };
 
-using every_policy =
-    testing::Types<policy_pair<h2o_scorer, top_k_selector>,
-                   policy_pair<snapkv_scorer, top_k_selector>,
-                   policy_pair<knorm_scorer, top_k_selector>,
-                   policy_pair<streaming_llm_scorer, top_k_selector>,
-                   policy_pair<random_scorer, top_k_selector>,
-                   policy_pair<h2o_scorer, kvcrush_selector<>>,
-                   policy_pair<snapkv_scorer, kvcrush_selector<step_picker>>,
-                   policy_pair<knorm_scorer, kvcrush_selector<most_important_picker>>,
-                   policy_pair<random_scorer, kvcrush_selector<linspace_picker, snapkv_scorer>>,
-                   policy_pair<streaming_llm_scorer, kvcrush_selector<>>,
-                   policy_pair<snapkv_scorer,
-                               kvcrush_selector<farthest_picker, own_scores, key_sign_signature>>,
-                   policy_pair<snapkv_scorer, kvcrush_selector<second_score_picker<h2o_scorer>>>,
-                   policy_pair<knorm_scorer, kvcrush_selector<second_score_picker<knorm_scorer>>>>;
+using every_policy = testing::Types<
+    policy_pair<h2o_scorer, top_k_selector>,
+    policy_pair<snapkv_scorer, top_k_selector>,
+    policy_pair<knorm_scorer, top_k_selector>,
+    policy_pair<streaming_llm_scorer, top_k_selector>,
+    policy_pair<random_scorer, top_k_selector>,
+    policy_pair<h2o_scorer, kvcrush_selector<>>,
+    policy_pair<snapkv_scorer, kvcrush_selector<step_picker>>,
+    policy_pair<knorm_scorer, kvcrush_selector<most_important_picker>>,
+    policy_pair<random_scorer, kvcrush_selector<linspace_picker, snapkv_scorer>>,
+    policy_pair<streaming_llm_scorer, kvcrush_selector<>>,
+    policy_pair<snapkv_scorer, kvcrush_selector<farthest_picker, own_scores, key_sign_signature>>,
+    policy_pair<snapkv_scorer, kvcrush_selector<second_score_picker<h2o_scorer>>>,
+    policy_pair<knorm_scorer, kvcrush_selector<second_score_picker<knorm_scorer>>>,
+    policy_pair<tova_scorer, chunk_kv_selector>,
+    policy_pair<alisa_scorer, critical_kv_selector<>>,
+    policy_pair<glob_scorer, diverse_kv_selector>,
+    policy_pair<key_diff_scorer, prefix_suffix_selector>,
+    policy_pair<lag_kv_scorer, partition_selector>,
+    policy_pair<r_kv_scorer, kvcrush_selector<>>,
+    policy_pair<keyformer_scorer, top_k_selector>,
+    policy_pair<expected_attention_scorer, top_k_selector>,
+    policy_pair<squared_attention_scorer, top_k_selector>>;
 
 enum class numbers { ordinary, all_equal, with_nan, with_infinities };
 

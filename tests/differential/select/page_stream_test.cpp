@@ -124,6 +124,15 @@ TEST(PageStream, KeepsWhatThePageSelectorKeepsOfTheWhole) {
     }
 }
 
+TEST(PageStream, ARefusedPlanLeavesTheOldOne) {
+    page_stream<> stream({.page_size = 16, .table = page_table::shared});
+    stream.plan(2, 64, 0);
+    EXPECT_THROW(stream.plan(64, std::size_t{1} << 33, 0), std::invalid_argument);
+    const std::vector<float> scores = test::random_scores(2 * 64, 3);
+    stream.start(const_head_scores(scores, 2, 64));
+    EXPECT_EQ(stream.select(32).size(), 2U);
+}
+
 TEST(PageStream, RefusesSettingsItCannotFollow) {
     EXPECT_THROW(page_stream<>(page_selector<>{}), std::invalid_argument) << "a table per head";
     EXPECT_THROW(page_stream<>({.page_size = 0, .table = page_table::shared}),

@@ -161,5 +161,27 @@ TEST(BlockRefinement, RefusesSizesOutsideTheRange) {
     EXPECT_THROW(block_refinement{.anchor = {.count = 2}}.validate(), std::invalid_argument);
 }
 
+TEST(BlockRefinement, AnchorBitsBehindTheBlockAreLeftAside) {
+    for (const std::size_t block_size : std::initializer_list<std::size_t>{5, 12, 40, 100}) {
+        const block_refinement refine{.block_size = block_size};
+        std::vector<float> scores(8 * block_size);
+        for (std::size_t i = 0; i < scores.size(); ++i) {
+            scores[i] = random_unit(3, block_size, i);
+        }
+        const std::vector<std::uint32_t> leaving{0, 1, 2, 3, 4, 5, 6, 7};
+        const std::size_t words = (block_size + 63) / 64;
+        std::vector<std::uint64_t> clean(words, ~std::uint64_t{0});
+        clean.back() = (std::uint64_t{1} << (block_size % 64)) - 1;
+        const std::vector<std::uint64_t> stray(words, ~std::uint64_t{0});
+        std::vector<std::uint32_t> expected(4);
+        std::vector<std::uint32_t> kept(4);
+        test::owned_scratch memory(refine.scratch_bytes(scores.size()));
+        const std::span<const float> all(scores);
+        refine.retain(all, leaving, 4, clean, std::span<std::uint32_t>(expected), memory.get());
+        refine.retain(all, leaving, 4, stray, std::span<std::uint32_t>(kept), memory.get());
+        EXPECT_EQ(kept, expected) << block_size;
+    }
+}
+
 } // namespace
 } // namespace kvcrush

@@ -6,7 +6,9 @@
 #include <kvcrush/retention/knorm.hpp>
 #include <kvcrush/retention/snapkv.hpp>
 #include <kvcrush/select/kvcrush_selector.hpp>
+#include <kvcrush/select/page_selector.hpp>
 #include <kvcrush/select/top_k.hpp>
+#include <kvcrush/signature/key_sign.hpp>
 
 #include "support/attention_data.hpp"
 #include "support/cache_data.hpp"
@@ -91,6 +93,35 @@ TEST(KvcrushSelector, BitsMayComeFromAnotherScorer) {
     own.plan(size, budget::tokens(5, {1, 1}));
     again.plan(size, budget::tokens(5, {1, 1}));
     EXPECT_EQ(own.select(attention), again.select(attention));
+}
+
+TEST(KvcrushSelector, RefusesMoreHeadsThanACodeHolds) {
+    compressor crush(knorm_scorer{}, kvcrush_selector<>{});
+    EXPECT_NO_THROW(crush.plan({{4096, 50, 2, 2}}, budget::tokens(40)));
+    EXPECT_THROW(crush.plan({{4097, 50, 2, 2}}, budget::tokens(40)), std::invalid_argument);
+}
+
+TEST(KvcrushSelector, NoHeadAtAllKeepsNothing) {
+    std::vector<float> none;
+    const kv_view<float> kv(none, none, kv_shape{0, 100, 2, 2});
+    const auto kept = [&](const auto& selector) {
+        compressor crush(knorm_scorer{}, selector);
+        crush.plan({kv.shape()}, budget::tokens(60));
+        return crush.select(kv).num_kv_heads();
+    };
+    EXPECT_EQ(kept(kvcrush_selector<>{}), 0U);
+    EXPECT_EQ(kept(kvcrush_selector<>{.anchor = {.count = 8}}), 0U);
+    EXPECT_EQ(kept(page_selector<>{}), 0U);
+}
+
+TEST(KvcrushSelector, KeysWithoutChannelsAreAllAlike) {
+    std::vector<float> none;
+    std::vector<float> values(100 * 2);
+    const kv_view<float> kv(none, values, kv_shape{1, 100, 0, 2});
+    compressor crush(knorm_scorer{},
+                     kvcrush_selector<linspace_picker, own_scores, key_sign_signature>{});
+    crush.plan({kv.shape()}, budget::tokens(60));
+    EXPECT_EQ(crush.select(kv).kept(0).size(), 60U);
 }
 
 TEST(KvcrushSelector, RefusesSharesOutsideTheUnitInterval) {

@@ -72,6 +72,14 @@ TEST(PageSelector, TheBudgetIsABoundAndProtectedAreasStay) {
     }
 }
 
+TEST(PageSelector, WithoutAWholePageTheNewestTokensStay) {
+    const std::vector<float> scores = test::random_scores(100, 4);
+    const selection kept = select({.page_size = 1000}, scores, 1, 50, {4, 6});
+    ASSERT_EQ(kept.kept(0).size(), 50U);
+    EXPECT_EQ(kept.kept(0)[3], 3U);
+    EXPECT_EQ(kept.kept(0)[4], 54U);
+}
+
 TEST(PageSelector, FreesPagesOfTheCache) {
     constexpr std::size_t page_size = 4;
     const kv_shape shape{2, 32, 3, 3};
