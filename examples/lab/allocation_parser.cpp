@@ -141,6 +141,7 @@ std::vector<policy_help> list_allocations() {
         using type = std::decay_t<decltype(policy)>;
         policy_help help{std::string(type::name) + "(POLICY)", std::string(type::about), {}};
         help.add(policy);
+        help.add(area_parameters{});
         list.push_back(std::move(help));
     };
     const auto each = [&]<std::size_t... I>(std::index_sequence<I...>) {
