@@ -60,7 +60,7 @@ clang)
     compiler=clang++
     ;;
 sanitize)
-    flags='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all'
+    flags='-Og -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all'
     target=kvcrush_test_programs
     exclude=(-LE '^(model|consumer|compile)$')
     ;;

@@ -15,21 +15,6 @@
 namespace lab {
 namespace {
 
-/// What a method gives when its scores are made before the layers are looked at one by one.
-struct given_scores {
-    static constexpr std::string_view name = "given";
-    static constexpr bool needs_attention = false;
-    static constexpr auto parameters() { return std::tuple{}; }
-    void validate() const {}
-
-    std::span<const float> values;
-
-    template <kvcrush::KvSource Kv>
-    void score(const Kv&, kvcrush::head_scores scores) const noexcept {
-        std::copy(values.begin(), values.end(), scores.values().begin());
-    }
-};
-
 template <kvcrush::Element T>
 void compress_layer(layer_cache<T>& layer,
                     const cache_history& history,
@@ -67,7 +52,9 @@ void compress_layer(layer_cache<T>& layer,
             },
             how.scorer);
     } else {
-        select(given_scores{plan.scores.at(layer_index)});
+        const std::vector<float>& given = plan.scores.at(layer_index);
+        select(kvcrush::given_scorer{kvcrush::const_head_scores(
+            given, config.num_kv_heads, given.size() / config.num_kv_heads)});
     }
 
     const kvcrush::selection& kept = result.kept.back();

@@ -130,6 +130,20 @@ public:
         areas_ = areas(tokens.protected_areas(), kv.seq_len);
     }
 
+    /// Replaces the scorer, for what differs from layer to layer: filters, seeds, given scores. The plan stays.
+    /// @throws std::invalid_argument if its parameters make no sense, or not for the planned size; std::bad_alloc
+    void set_scorer(const ScorerT& scorer) {
+        scorer.validate();
+        if constexpr (requires { scorer.validate_for(size_); }) {
+            if (planned_) {
+                scorer.validate_for(size_);
+            }
+        }
+        scorer_ = scorer;
+        scoring_bytes_ = scorer_scratch_bytes(scorer_, size_);
+        memory_.resize((std::max)(memory_.size(), num_tasks_ * scoring_bytes_));
+    }
+
     /// Replaces the allocator, for counts that change from layer to layer; the plan stays.
     /// @throws std::invalid_argument if its parameters make no sense, or not for the planned size; std::bad_alloc
     void set_allocator(const AllocatorT& allocator) {
@@ -147,6 +161,11 @@ public:
     /// allocator gives some heads more than others.
     [[nodiscard]] std::size_t tokens_per_head() const noexcept { return tokens_; }
     [[nodiscard]] const AllocatorT& allocator() const noexcept { return allocator_; }
+    /// Queries of the last tokens that select(kv, queries) looks at in a sequence of this length: hand over as many.
+    /// With fewer it answers from those.
+    [[nodiscard]] std::size_t num_queries(std::size_t seq_len) const noexcept {
+        return (std::max)(queries_of(scorer_, seq_len), queries_of(selector_, seq_len));
+    }
     [[nodiscard]] const ScorerT& scorer() const noexcept { return scorer_; }
     [[nodiscard]] const SelectorT& selector() const noexcept { return selector_; }
 
@@ -165,7 +184,7 @@ public:
         return selection_;
     }
 
-    /// Selects with the queries of the last tokens, as many as the scorer's num_queries() asks for.
+    /// Selects with the queries of the last tokens, as many as num_queries(seq_len) says.
     /// Scorers that look at keys alone leave the queries aside.
     /// @pre kv and queries have the planned shape
     template <KvSource Kv>
@@ -213,6 +232,16 @@ private:
             return ScorerT::needs_attention;
         }
     }();
+
+    template <typename Policy>
+    [[nodiscard]] static std::size_t queries_of(const Policy& policy,
+                                                std::size_t seq_len) noexcept {
+        if constexpr (requires { policy.num_queries(seq_len); }) {
+            return policy.num_queries(seq_len);
+        } else {
+            return 0;
+        }
+    }
 
     static constexpr std::size_t max_tasks = 4096;
     static constexpr bool splits_heads = SplittableScorer<ScorerT>;

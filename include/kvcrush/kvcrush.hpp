@@ -68,6 +68,7 @@
 #include <kvcrush/retention/attention_accumulator.hpp>
 #include <kvcrush/retention/attention_queue.hpp>
 #include <kvcrush/retention/expected_attention.hpp>
+#include <kvcrush/retention/given.hpp>
 #include <kvcrush/retention/glob.hpp>
 #include <kvcrush/retention/h2o.hpp>
 #include <kvcrush/retention/key_diff.hpp>

@@ -42,12 +42,14 @@ kvcrush_tokens(double keep_ratio = 0.25) {
 
 /// Form B: 32 sinks, 320 tokens in pages of 16, a quarter of them representatives, 128 recent tokens.
 /// @param page_size  with 1 it works on tokens
+/// @param table      as published each head has pages of its own; caches with one block table take shared, or most
+///                   pages are kept by some head
 /// @see   the authors' code for vLLM (pull request 47967) with the defaults of its constructor; page_selector says
 ///        what is done otherwise here
 [[nodiscard]] inline preset<snapkv_scorer, page_selector<>>
-kvcrush_vllm_pages(std::size_t page_size = 16) {
+kvcrush_vllm_pages(std::size_t page_size = 16, page_table table = page_table::per_head) {
     return {{.observation_window = 16, .pool = pooling::none},
-            {.page_size = page_size},
+            {.page_size = page_size, .table = table},
             budget::tokens(32 + 320 + 128, {32, 128})};
 }
 

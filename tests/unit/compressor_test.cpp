@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/compressor.hpp>
 #include <kvcrush/core/kv_view.hpp>
+#include <kvcrush/grouping/second_score.hpp>
+#include <kvcrush/retention/given.hpp>
 #include <kvcrush/retention/h2o.hpp>
 #include <kvcrush/retention/knorm.hpp>
 #include <kvcrush/retention/snapkv.hpp>
@@ -140,6 +142,31 @@ TEST(Compressor, SecondRunGivesTheSameAnswer) {
     crush.plan({data.shape, 6}, budget::keep_ratio(0.5));
     const selection first = crush.select(data.kv(), data.all_queries());
     EXPECT_EQ(crush.select(data.kv(), data.all_queries()), first);
+}
+
+TEST(Compressor, SaysHowManyQueriesItLooksAt) {
+    const compressor plain(snapkv_scorer{.observation_window = 8}, top_k_selector{});
+    EXPECT_EQ(plain.num_queries(100), 8U);
+    EXPECT_EQ(plain.num_queries(5), 5U);
+    const compressor dual(
+        snapkv_scorer{},
+        kvcrush_selector<second_score_picker<h2o_scorer>>{.picker = {.second = {.last = 256}}});
+    EXPECT_EQ(dual.num_queries(1000), 256U);
+    const compressor keys(knorm_scorer{}, kvcrush_selector<>{});
+    EXPECT_EQ(keys.num_queries(1000), 0U);
+}
+
+TEST(Compressor, TakesAnotherScorerFromLayerToLayer) {
+    std::vector<float> memory(10 * 2);
+    const kv_view<float> kv(memory, memory, kv_shape{1, 10, 2, 2});
+    compressor crush(given_scorer{}, top_k_selector{});
+    crush.plan({kv.shape()}, budget::tokens(3, {0, 0}));
+    for (const std::size_t best : std::initializer_list<std::size_t>{0, 7}) {
+        std::vector<float> scores(10, 0.0F);
+        scores[best] = scores[best + 1] = scores[best + 2] = 1.0F;
+        crush.set_scorer({const_head_scores(scores, 1, 10)});
+        EXPECT_EQ(crush.select(kv).kept(0).front(), best);
+    }
 }
 
 } // namespace

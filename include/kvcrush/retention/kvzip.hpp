@@ -390,34 +390,5 @@ private:
     }
 };
 
-/// Hands the scores of one layer to a compressor, so that any selector and allocator can work with them.
-///
-/// The view stays where it is while layers pass by: copy the scores of the next layer to the memory behind it, or call
-/// the selector itself with kvzip_scores::layer().
-struct kvzip_scorer {
-    static constexpr std::string_view name = "kvzip";
-    static constexpr std::string_view about = "what the model looks at to repeat its context";
-    static constexpr bool needs_attention = false;
-
-    /// [num_kv_heads, seq_len]
-    const_head_scores given{};
-
-    static constexpr auto parameters() { return std::tuple{}; }
-    void validate() const {}
-
-    /// @pre the given scores have the shape of the cache; otherwise (release builds) all scores are 0
-    template <KvSource Kv>
-    void score(const Kv&, head_scores scores) const noexcept {
-        const bool fits =
-            given.num_heads() == scores.num_heads() && given.seq_len() == scores.seq_len();
-        KVCRUSH_ASSERT(fits && "kvzip: the given scores are those of another cache");
-        if (fits) {
-            std::copy(given.values().begin(), given.values().end(), scores.values().begin());
-        } else {
-            std::fill(scores.values().begin(), scores.values().end(), 0.0F);
-        }
-    }
-};
-
 } // namespace v0
 } // namespace kvcrush

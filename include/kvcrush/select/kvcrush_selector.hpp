@@ -138,6 +138,18 @@ struct kvcrush_selector {
         }
     }
 
+    /// Queries that its own scorer looks at, if it has one.
+    [[nodiscard]] std::size_t num_queries(std::size_t seq_len) const noexcept {
+        if constexpr (ScorePicker<Picker>) {
+            if constexpr (requires { picker.second.num_queries(seq_len); }) {
+                return picker.second.num_queries(seq_len);
+            }
+        } else if constexpr (requires { bits.num_queries(seq_len); }) {
+            return bits.num_queries(seq_len);
+        }
+        return 0;
+    }
+
     [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept {
         const std::size_t tokens = size.kv.seq_len;
         const std::size_t sets =

@@ -68,7 +68,7 @@ struct enum_names<kvzip_cut> {
 /// @note Linear in scores (head level: and heads log heads). Ties keep the earlier layer, then head, then token; NaN is
 ///       the lowest score. Planning, not a hot path: it allocates.
 /// @see  KVzip, arXiv:2505.23416: 0.3 of the rows at pair level, 0.6 at head level. Deviation: exact top-k instead of
-///       the strict threshold, which is the other cut. Recent tokens may be protected too; areas{n, 0} is the paper.
+///       the strict threshold, which is the other cut. Recent tokens may be protected too; area_sizes{n, 0} is the paper.
 struct kvzip_selector {
     static constexpr std::string_view name = "kvzip";
     static constexpr std::string_view about = "the best-scored tokens of the whole model";

@@ -36,9 +36,11 @@ inline namespace v0 {
 ///     every step: stream.append(scores of the new tokens);
 ///     when memory is short: for (page : stream.select(tokens)) ...      // pages to keep, ascending
 ///
-/// Pages are counted from the end of the sinks, and always those that page_selector keeps with the same settings, the
-/// same scores and no sinks. Scores of older tokens must not change: where they do, and after pages were given back,
-/// start again with what stayed.
+/// Pages are counted from the end of the sinks: page i of the stream is page i + sinks / page_size of the block table.
+/// Kept are always those that page_selector keeps with the same settings, the same scores and no sinks. The scores of a
+/// token are taken as they are when it is appended, so feed what does not change any more: scores of keys (knorm,
+/// q_filters), or what attention a token had earned when it left the newest ones. Where scores do change, and after
+/// pages were given back, start again with what stayed.
 /// @note append: O(num_heads * new tokens), amortised; select: O(pages). Both are noexcept and allocate nothing.
 template <RepresentativePicker Picker = linspace_picker>
     requires(!ScorePicker<Picker>)

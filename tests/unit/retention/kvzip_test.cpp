@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/core/random.hpp>
+#include <kvcrush/retention/given.hpp>
 #include <kvcrush/retention/kvzip.hpp>
 
 #include "reference/kvzip.hpp"
@@ -21,7 +22,7 @@
 namespace kvcrush {
 namespace {
 
-static_assert(KeyScorer<kvzip_scorer, kv_view<float>>);
+static_assert(KeyScorer<given_scorer, kv_view<float>>);
 
 using ids = std::vector<std::int32_t>;
 constexpr std::size_t num_layers = 2;
@@ -265,7 +266,7 @@ TEST(KvzipReconstruction, RefusesWhatMakesNoSense) {
 TEST(KvzipScorer, HandsOverWhatItWasGiven) {
     const std::vector<float> given = test::random_scores(12, 1);
     std::vector<float> out(12);
-    const kvzip_scorer scorer{.given = const_head_scores(given, 2, 6)};
+    const given_scorer scorer{.scores = const_head_scores(given, 2, 6)};
     std::vector<float> memory(12);
     scorer.score(kv_view<float>(memory, memory, {2, 6, 1, 1}), head_scores(out, 2, 6));
     EXPECT_EQ(out, given);

@@ -98,8 +98,17 @@ TEST(PageSelector, FreesPagesOfTheCache) {
     crush.plan({shape}, budget::tokens(16, {4, 4}));
     const selection& kept = crush.select(kv);
     EXPECT_EQ(kept.kept(0).size(), 16U);
-    compact(kv, kept);
     std::array<page_index, 8> freed{};
+    EXPECT_EQ(droppable_pages(kv, kept, std::span(freed)), 4U) << "where nothing moves";
+    for (std::size_t i = 0; i < 4; ++i) {
+        const std::size_t page = static_cast<std::size_t>(7 - freed[i]); // of the sequence
+        for (const token_index token : kept.kept(0)) {
+            EXPECT_NE(token / page_size, page);
+        }
+    }
+    EXPECT_EQ(droppable_pages(kv, selection{}, std::span(freed)), 0U) << "no answer frees nothing";
+    EXPECT_EQ(free_pages(kv, selection{}, std::span(freed)), 0U);
+    compact(kv, kept);
     EXPECT_EQ(free_pages(kv, kept, std::span(freed)), 4U);
     for (std::size_t i = 0; i < 16; ++i) { // whole pages moved as they were
         EXPECT_EQ(kv.key(1, i)[2], test::marked(false, 1, kept.kept(1)[i], 2));
