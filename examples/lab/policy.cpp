@@ -80,7 +80,17 @@ void build(const expression& text, area_parameters& areas, policy& result) {
         if (base.name == "full") {
             fail("policy ", text.name, " divides a budget; full has none");
         }
+        if (is_among(whole_model_names(), base.name)) {
+            fail("policy ",
+                 text.name,
+                 " divides a budget; ",
+                 base.name,
+                 " says already what each layer keeps");
+        }
         build(base, areas, result);
+        if (base.name == text.name) {
+            fail("policy ", text.name, " stands inside itself");
+        }
         allocation own = parse_allocation(text, areas);
         if (own.planner) {
             if (result.planner) {

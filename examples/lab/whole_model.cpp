@@ -27,14 +27,18 @@ struct kvzip : kvcrush::kvzip_reconstruction {
     [[nodiscard]] layer_plan plan(const planning_input& input) const {
         const model_config& config = input.model.config();
         return input.cache.visit([&](auto& layers) {
-            const std::size_t rows = layers.at(0).rows(0);
-            if (rows != input.tokens.size()) {
-                fail("policy kvzip compresses a cache once, right after it was filled; this one "
-                     "holds ",
-                     rows,
-                     " of ",
-                     input.tokens.size(),
-                     " tokens");
+            const std::size_t rows = input.tokens.size();
+            for (const auto& layer : layers) {
+                for (std::size_t head = 0; head < layer.num_kv_heads(); ++head) {
+                    if (layer.rows(head) != rows) {
+                        fail("policy kvzip compresses a cache once, right after it was filled; a "
+                             "head of this one holds ",
+                             layer.rows(head),
+                             " of ",
+                             rows,
+                             " tokens");
+                    }
+                }
             }
             kvcrush::kvzip_scores scores({config.num_layers, config.num_kv_heads, rows});
             const std::vector<std::int32_t> ids(input.tokens.begin(), input.tokens.end());

@@ -177,6 +177,9 @@ public:
                 heads.push_back(number<double>(in, "the importance of a head"));
             }
         }
+        // save() ends the last line: without its end, digits may be missing.
+        require(in.peek() != std::istream::traits_type::eof(),
+                "head_profile: the text breaks off in its last number");
         return head_profile(model, std::move(heads), std::move(layers), samples);
     }
 
@@ -199,9 +202,11 @@ private:
 
     /// The next word, empty at the end. No word of a profile is long.
     [[nodiscard]] static std::string word(std::istream& in) {
+        constexpr int longest = 64;
         std::string text;
-        in.width(64);
+        in.width(longest);
         in >> text;
+        detail::require(text.size() < longest - 1, "head_profile: '", text, "' is too long");
         return text;
     }
 

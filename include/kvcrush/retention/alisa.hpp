@@ -44,9 +44,17 @@ struct alisa_scorer {
                                     "newest tokens, ranked first; their attention decides"}};
     }
 
-    /// @throws std::invalid_argument if window is 0
+    /// Beyond that a float cannot tell the ranks of newest tokens apart.
+    static constexpr std::size_t max_window = 4096;
+
+    /// @throws std::invalid_argument if window lies outside [1, 4096]
     void validate() const {
-        detail::require(window > 0, "alisa: window is 0; it must be at least 1 token");
+        detail::require(window >= 1 && window <= max_window,
+                        "alisa: window is ",
+                        window,
+                        "; it must lie in [1, ",
+                        max_window,
+                        "]");
     }
 
     /// Queries to hand over for a sequence of this length.

@@ -137,10 +137,10 @@ struct expected_attention_scorer {
     void validate() const {
         detail::require(num_future > 0,
                         "expected_attention: future is 0; it must be at least 1 position");
-        detail::require(epsilon >= 0.0 && std::isfinite(epsilon),
+        detail::require(epsilon >= 0.0 && epsilon <= 1e30,
                         "expected_attention: epsilon is ",
                         epsilon,
-                        "; it must be at least 0");
+                        "; it must lie in [0, 1e30]");
         detail::require(rope_theta > 0.0 && std::isfinite(rope_theta),
                         "expected_attention: theta is ",
                         rope_theta,
@@ -156,6 +156,12 @@ struct expected_attention_scorer {
                         " inverse frequencies for ",
                         rotary_dim,
                         " channels");
+        for (const float frequency : inverse_frequencies) {
+            detail::require(std::isfinite(frequency),
+                            "expected_attention: an inverse frequency is ",
+                            frequency,
+                            "; it must be finite");
+        }
     }
 
     /// Queries to hand over for a sequence of this length: as many as the prompt has with last = 0.

@@ -91,10 +91,10 @@ struct critical_kv_selector {
                         "critical_kv: first is ",
                         first_stage,
                         "; it must lie in [0, 1]");
-        detail::require(epsilon >= 0.0 && std::isfinite(epsilon),
+        detail::require(epsilon >= 0.0 && epsilon <= 1e30,
                         "critical_kv: epsilon is ",
                         epsilon,
-                        "; it must be finite and not negative");
+                        "; it must lie in [0, 1e30]");
         norms.validate();
     }
 

@@ -116,5 +116,25 @@ TEST(HeadProfile, Merges) {
     EXPECT_THROW(largest.merge_mean(head_profile({2, 1}, {1, 2})), std::invalid_argument);
 }
 
+TEST(HeadProfile, RefusesTextThatBreaksOffAnywhere) {
+    const head_profile profile({2, 3}, {.25, .5, .75, 0, 1, .125}, {1, 1.5}, 4096);
+    std::ostringstream out;
+    profile.save(out);
+    const std::string text = out.str();
+    for (std::size_t length = 0; length < text.size(); ++length) {
+        std::istringstream in(text.substr(0, length));
+        EXPECT_THROW(static_cast<void>(head_profile::load(in)), std::invalid_argument)
+            << length << " of " << text.size();
+    }
+    std::istringstream whole(text);
+    EXPECT_EQ(head_profile::load(whole), profile);
+}
+
+TEST(HeadProfile, RefusesWordsThatNoNumberFills) {
+    std::istringstream in("kvcrush-head-profile 1\nlayers 1 kv_heads 2 samples 3\n1 0." +
+                          std::string(70, '3') + " 0.5\n");
+    EXPECT_THROW(static_cast<void>(head_profile::load(in)), std::invalid_argument);
+}
+
 } // namespace
 } // namespace kvcrush
