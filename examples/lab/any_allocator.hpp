@@ -23,8 +23,8 @@ public:
 
     any_allocator() : any_allocator(kvcrush::uniform_allocator{}) {}
 
-    template <kvcrush::Allocator Policy>
-        requires(!std::is_same_v<Policy, any_allocator>)
+    template <typename Policy>
+        requires(!std::is_same_v<Policy, any_allocator>) && kvcrush::Allocator<Policy>
     explicit any_allocator(Policy policy)
         : held_(std::make_shared<model<Policy>>(std::move(policy))) {}
 

@@ -13,6 +13,7 @@
 #include <span>
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 namespace lab {
@@ -26,8 +27,8 @@ public:
 
     any_selector() : any_selector(kvcrush::top_k_selector{}) {}
 
-    template <kvcrush::Policy Selector>
-        requires(!std::is_same_v<Selector, any_selector>)
+    template <typename Selector>
+        requires(!std::is_same_v<Selector, any_selector>) && kvcrush::Policy<Selector>
     explicit any_selector(Selector selector)
         : held_(std::make_shared<model<Selector>>(std::move(selector))) {}
 
