@@ -53,6 +53,7 @@
 #include <kvcrush/grouping/token_groups.hpp>
 #include <kvcrush/math/attention_mass.hpp>
 #include <kvcrush/math/attention_rows.hpp>
+#include <kvcrush/math/divide_by_reach.hpp>
 #include <kvcrush/math/fold_heads.hpp>
 #include <kvcrush/math/key_redundancy.hpp>
 #include <kvcrush/math/principal_direction.hpp>

@@ -284,28 +284,51 @@ void weigh_keys(const Kv& kv,
     }
 }
 
+/// What the weights of a block have to be multiplied with once its whole rows are known: tiles were weighed against
+/// the largest logit that they had themselves.
+class tile_factors {
+public:
+    tile_factors(const attention_buffers& buffers,
+                 std::span<const simd::softmax_state> states,
+                 simd::isa rung) noexcept
+        : buffers_(&buffers), states_(states), rung_(rung) {
+        for (std::size_t r = 0; r < states.size(); ++r) {
+            inverse_[r] = states[r].inverse_sum();
+        }
+    }
+
+    /// One factor per row of the block; valid until the next call.
+    [[nodiscard]] std::span<const float> of(std::size_t tile) noexcept {
+        const std::size_t rows = states_.size();
+        const std::span<float> factors(factors_.data(), rows);
+        for (std::size_t r = 0; r < rows; ++r) {
+            factors[r] = buffers_->largest[tile * rows + r] - states_[r].largest;
+        }
+        simd::exp_many(factors, factors, rung_);
+        for (std::size_t r = 0; r < rows; ++r) {
+            factors[r] *= inverse_[r];
+        }
+        return factors;
+    }
+
+private:
+    const attention_buffers* buffers_;
+    std::span<const simd::softmax_state> states_;
+    simd::isa rung_;
+    std::array<float, attention_rows> inverse_;
+    std::array<float, attention_rows> factors_;
+};
+
 /// Second pass over the weights: scales and adds them up per query head.
 inline void add_weights(const attention_block& block,
                         const attention_buffers& buffers,
-                        std::span<const simd::softmax_state> states,
+                        tile_factors& scaled,
                         std::span<float> mass,
                         std::size_t seq_len,
                         simd::isa rung) noexcept {
     const std::size_t rows = block.rows();
-    std::array<float, attention_rows> inverse;
-    std::array<float, attention_rows> all_factors;
-    const std::span<float> factors(all_factors.data(), rows);
-    for (std::size_t r = 0; r < rows; ++r) {
-        inverse[r] = states[r].inverse_sum();
-    }
     for (std::size_t t = 0; t < block.num_tiles(); ++t) {
-        for (std::size_t r = 0; r < rows; ++r) {
-            factors[r] = buffers.largest[t * rows + r] - states[r].largest;
-        }
-        simd::exp_many(factors, factors, rung);
-        for (std::size_t r = 0; r < rows; ++r) {
-            factors[r] *= inverse[r];
-        }
+        const std::span<const float> factors = scaled.of(t);
         const std::size_t first = t * simd::key_tile;
         const std::size_t width = (std::min)(simd::key_tile, block.num_keys() - first);
         for (std::size_t h = 0; h < block.heads; ++h) {
@@ -313,6 +336,52 @@ inline void add_weights(const attention_block& block,
                            factors.subspan(h * block.count, block.count),
                            mass.subspan((block.head + h) * seq_len + first, width),
                            rung);
+        }
+    }
+}
+
+/// Weighs the keys for all queries, block by block, and hands each block to a second pass: finish(block, buffers,
+/// factors). The queries are the last ones of the sequence, each sees the keys up to itself.
+/// @param workspace  attention_buffers::size(attention_blocks(...)) floats
+template <KvSource Kv, typename Finish>
+void for_each_attention_block(const Kv& kv,
+                              const query_view& queries,
+                              std::span<float> workspace,
+                              float scale,
+                              simd::isa rung,
+                              const Finish& finish) noexcept {
+    const kv_shape shape = kv.shape();
+    const std::size_t num_queries = queries.num_queries();
+    const std::size_t num_q_heads = queries.num_q_heads();
+    KVCRUSH_ASSERT(queries.head_dim() == shape.key_dim && num_queries <= shape.seq_len);
+    KVCRUSH_ASSERT(shape.num_kv_heads == 0 ? num_q_heads == 0
+                                           : num_q_heads % shape.num_kv_heads == 0);
+    const attention_blocks blocks(shape, num_q_heads, num_queries);
+    KVCRUSH_ASSERT(workspace.size() >= attention_buffers::size(blocks));
+    if (blocks.kept_tiles == 0) {
+        return;
+    }
+    const attention_buffers buffers(workspace, blocks);
+    std::array<simd::softmax_state, attention_rows> all_states;
+    // Blocks of equal height: 33 queries are 17 + 16, not 32 + 1.
+    const std::size_t num_blocks = (num_queries + blocks.queries - 1) / blocks.queries;
+    const std::size_t height = (num_queries + num_blocks - 1) / num_blocks;
+    for (std::size_t kv_head = 0; kv_head < shape.num_kv_heads; ++kv_head) {
+        std::size_t num_packed = 0;
+        for (std::size_t query = 0; query < num_queries; query += height) {
+            for (std::size_t first = 0; first < blocks.group_size; first += blocks.heads) {
+                const attention_block block{.kv_head = kv_head,
+                                            .head = kv_head * blocks.group_size + first,
+                                            .heads =
+                                                (std::min)(blocks.heads, blocks.group_size - first),
+                                            .query = query,
+                                            .count = (std::min)(height, num_queries - query),
+                                            .visible = shape.seq_len - num_queries + query + 1};
+                const std::span<simd::softmax_state> states(all_states.data(), block.rows());
+                weigh_keys(kv, queries, scale, block, blocks, buffers, num_packed, states, rung);
+                tile_factors factors(buffers, states, rung);
+                finish(block, buffers, factors);
+            }
         }
     }
 }
@@ -350,43 +419,20 @@ void attention_mass(const Kv& kv,
                     std::span<float> workspace,
                     float scale,
                     simd::isa at_most = simd::best()) noexcept {
-    const kv_shape shape = kv.shape();
-    const std::size_t num_queries = queries.num_queries();
-    const std::size_t num_q_heads = queries.num_q_heads();
-    const std::size_t seq_len = shape.seq_len;
-    KVCRUSH_ASSERT(queries.head_dim() == shape.key_dim && num_queries <= seq_len);
-    KVCRUSH_ASSERT(shape.num_kv_heads == 0 ? num_q_heads == 0
-                                           : num_q_heads % shape.num_kv_heads == 0);
-    KVCRUSH_ASSERT(mass.size() == num_q_heads * seq_len);
-    KVCRUSH_ASSERT(workspace.size() >= attention_mass_workspace(shape, num_q_heads, num_queries));
+    const std::size_t seq_len = kv.shape().seq_len;
+    KVCRUSH_ASSERT(mass.size() == queries.num_q_heads() * seq_len);
     std::fill(mass.begin(), mass.end(), 0.0F);
-    const detail::attention_blocks blocks(shape, num_q_heads, num_queries);
-    if (blocks.kept_tiles == 0) {
-        return;
-    }
-    const detail::attention_buffers buffers(workspace, blocks);
-    std::array<simd::softmax_state, detail::attention_rows> all_states;
-    // Blocks of equal height: 33 queries are 17 + 16, not 32 + 1.
-    const std::size_t num_blocks = (num_queries + blocks.queries - 1) / blocks.queries;
-    const std::size_t height = (num_queries + num_blocks - 1) / num_blocks;
-    for (std::size_t kv_head = 0; kv_head < shape.num_kv_heads; ++kv_head) {
-        std::size_t num_packed = 0;
-        for (std::size_t query = 0; query < num_queries; query += height) {
-            for (std::size_t first = 0; first < blocks.group_size; first += blocks.heads) {
-                const detail::attention_block block{
-                    .kv_head = kv_head,
-                    .head = kv_head * blocks.group_size + first,
-                    .heads = (std::min)(blocks.heads, blocks.group_size - first),
-                    .query = query,
-                    .count = (std::min)(height, num_queries - query),
-                    .visible = seq_len - num_queries + query + 1};
-                const std::span<simd::softmax_state> states(all_states.data(), block.rows());
-                detail::weigh_keys(
-                    kv, queries, scale, block, blocks, buffers, num_packed, states, at_most);
-                detail::add_weights(block, buffers, states, mass, seq_len, at_most);
-            }
-        }
-    }
+    detail::for_each_attention_block(kv,
+                                     queries,
+                                     workspace,
+                                     scale,
+                                     at_most,
+                                     [&](const detail::attention_block& block,
+                                         const detail::attention_buffers& buffers,
+                                         detail::tile_factors& factors) noexcept {
+                                         detail::add_weights(
+                                             block, buffers, factors, mass, seq_len, at_most);
+                                     });
 }
 
 /// The same with scale = 1 / sqrt(head_dim).

@@ -94,28 +94,15 @@ private:
 /// @param[in,out] largest  [chunk_length]
 inline void max_weights(const attention_block& block,
                         const attention_buffers& buffers,
-                        std::span<const simd::softmax_state> states,
+                        tile_factors& scaled,
                         const repeat_span& span,
                         std::span<float> largest,
                         simd::isa rung) noexcept {
     const std::size_t rows = block.rows();
-    std::array<float, attention_rows> inverse;
-    std::array<float, attention_rows> all_factors;
-    const std::span<float> factors(all_factors.data(), rows);
-    for (std::size_t r = 0; r < rows; ++r) {
-        inverse[r] = states[r].inverse_sum();
-    }
     const std::size_t chunk_end = span.num_sinks + span.chunk_length();
     for (std::size_t t = span.num_sinks / simd::key_tile; t * simd::key_tile < chunk_end; ++t) {
-        for (std::size_t r = 0; r < rows; ++r) {
-            factors[r] = buffers.largest[t * rows + r] - states[r].largest;
-        }
-        simd::exp_many(factors, factors, rung);
-        for (std::size_t r = 0; r < rows; ++r) {
-            factors[r] *= inverse[r];
-        }
         std::array<float, simd::key_tile> best{};
-        simd::max_tile(buffers.weights + t * rows * simd::key_tile, factors, best, rung);
+        simd::max_tile(buffers.weights + t * rows * simd::key_tile, scaled.of(t), best, rung);
         const std::size_t first = (std::max)(t * simd::key_tile, span.num_sinks);
         const std::size_t last = (std::min)((t + 1) * simd::key_tile, chunk_end);
         for (std::size_t column = first; column < last; ++column) {
@@ -161,39 +148,26 @@ void repeat_attention(const Context& context,
                       float scale,
                       simd::isa at_most = simd::best()) noexcept {
     const detail::repeat_rows<Context, Repeat> rows(context, repeat, first_repeat, span);
-    const kv_shape shape = rows.shape();
-    const std::size_t num_queries = queries.num_queries();
-    KVCRUSH_ASSERT(queries.head_dim() == shape.key_dim && num_queries == span.num_repeats);
-    KVCRUSH_ASSERT(span.end <= scores.seq_len() && scores.num_heads() == shape.num_kv_heads);
-    KVCRUSH_ASSERT(workspace.size() >=
-                   repeat_attention_workspace(shape, queries.num_q_heads(), span));
-    const detail::attention_blocks blocks(shape, queries.num_q_heads(), num_queries);
-    std::array<simd::softmax_state, detail::attention_rows> all_states;
-    for (std::size_t kv_head = 0; kv_head < shape.num_kv_heads; ++kv_head) {
-        const std::span<float> largest =
-            scores.row(kv_head).subspan(span.begin, span.chunk_length());
-        std::fill(largest.begin(), largest.end(), 0.0F);
-        if (blocks.kept_tiles == 0) {
-            continue;
-        }
-        const detail::attention_buffers buffers(workspace, blocks);
-        std::size_t num_packed = 0;
-        for (std::size_t query = 0; query < num_queries; query += blocks.queries) {
-            for (std::size_t first = 0; first < blocks.group_size; first += blocks.heads) {
-                const detail::attention_block block{
-                    .kv_head = kv_head,
-                    .head = kv_head * blocks.group_size + first,
-                    .heads = (std::min)(blocks.heads, blocks.group_size - first),
-                    .query = query,
-                    .count = (std::min)(blocks.queries, num_queries - query),
-                    .visible = span.num_sinks + span.chunk_length() + query + 1};
-                const std::span<simd::softmax_state> states(all_states.data(), block.rows());
-                detail::weigh_keys(
-                    rows, queries, scale, block, blocks, buffers, num_packed, states, at_most);
-                detail::max_weights(block, buffers, states, span, largest, at_most);
-            }
-        }
+    KVCRUSH_ASSERT(queries.num_queries() == span.num_repeats && span.end <= scores.seq_len() &&
+                   scores.num_heads() == rows.shape().num_kv_heads);
+    const auto chunk_of = [&](std::size_t kv_head) noexcept {
+        return scores.row(kv_head).subspan(span.begin, span.chunk_length());
+    };
+    for (std::size_t kv_head = 0; kv_head < scores.num_heads(); ++kv_head) {
+        const std::span<float> chunk = chunk_of(kv_head);
+        std::fill(chunk.begin(), chunk.end(), 0.0F);
     }
+    detail::for_each_attention_block(
+        rows,
+        queries,
+        workspace,
+        scale,
+        at_most,
+        [&](const detail::attention_block& block,
+            const detail::attention_buffers& buffers,
+            detail::tile_factors& factors) noexcept {
+            detail::max_weights(block, buffers, factors, span, chunk_of(block.kv_head), at_most);
+        });
 }
 
 } // namespace v0

@@ -12,6 +12,7 @@
 #include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/query_view.hpp>
 #include <kvcrush/math/attention_mass.hpp>
+#include <kvcrush/math/divide_by_reach.hpp>
 #include <kvcrush/simd/exp.hpp>
 #include <kvcrush/simd/isa.hpp>
 #include <kvcrush/simd/logits.hpp>
@@ -63,21 +64,15 @@ namespace detail {
 /// @param[out] weights  [num_q_heads, num_queries, seq_len], zero before
 inline void store_weights(const attention_block& block,
                           const attention_buffers& buffers,
-                          std::span<const simd::softmax_state> states,
+                          tile_factors& scaled,
                           std::span<float> weights,
                           std::size_t num_queries,
                           std::size_t seq_len,
                           simd::isa rung) noexcept {
     const std::size_t rows = block.rows();
-    std::array<float, attention_rows> all_factors;
-    const std::span<float> factors(all_factors.data(), rows);
     for (std::size_t t = 0; t < block.num_tiles(); ++t) {
+        const std::span<const float> factors = scaled.of(t);
         for (std::size_t r = 0; r < rows; ++r) {
-            factors[r] = buffers.largest[t * rows + r] - states[r].largest;
-        }
-        simd::exp_many(factors, factors, rung);
-        for (std::size_t r = 0; r < rows; ++r) {
-            factors[r] *= states[r].inverse_sum();
             const std::size_t row =
                 (block.head + r / block.count) * num_queries + block.query + r % block.count;
             simd::add_tile(
@@ -116,42 +111,22 @@ void window_attention(const query_view& queries,
                       std::span<float> workspace,
                       float scale,
                       simd::isa at_most = simd::best()) noexcept {
-    const kv_shape shape = kv.shape();
-    const std::size_t seq_len = shape.seq_len;
-    const std::size_t num_q_heads = queries.num_q_heads();
+    const std::size_t seq_len = kv.shape().seq_len;
     const query_view last = queries.last((std::min)(window, seq_len));
     const std::size_t num_queries = last.num_queries();
-    KVCRUSH_ASSERT(queries.head_dim() == shape.key_dim);
-    KVCRUSH_ASSERT(shape.num_kv_heads == 0 ? num_q_heads == 0
-                                           : num_q_heads % shape.num_kv_heads == 0);
-    KVCRUSH_ASSERT(weights.size() == num_q_heads * num_queries * seq_len);
-    KVCRUSH_ASSERT(workspace.size() >= window_attention_workspace(shape, num_q_heads, num_queries));
+    KVCRUSH_ASSERT(weights.size() == queries.num_q_heads() * num_queries * seq_len);
     std::fill(weights.begin(), weights.end(), 0.0F);
-    const detail::attention_blocks blocks(shape, num_q_heads, num_queries);
-    if (blocks.kept_tiles == 0) {
-        return;
-    }
-    const detail::attention_buffers buffers(workspace, blocks);
-    std::array<simd::softmax_state, detail::attention_rows> all_states;
-    for (std::size_t kv_head = 0; kv_head < shape.num_kv_heads; ++kv_head) {
-        std::size_t num_packed = 0;
-        for (std::size_t query = 0; query < num_queries; query += blocks.queries) {
-            for (std::size_t first = 0; first < blocks.group_size; first += blocks.heads) {
-                const detail::attention_block block{
-                    .kv_head = kv_head,
-                    .head = kv_head * blocks.group_size + first,
-                    .heads = (std::min)(blocks.heads, blocks.group_size - first),
-                    .query = query,
-                    .count = (std::min)(blocks.queries, num_queries - query),
-                    .visible = seq_len - num_queries + query + 1};
-                const std::span<simd::softmax_state> states(all_states.data(), block.rows());
-                detail::weigh_keys(
-                    kv, last, scale, block, blocks, buffers, num_packed, states, at_most);
-                detail::store_weights(
-                    block, buffers, states, weights, num_queries, seq_len, at_most);
-            }
-        }
-    }
+    detail::for_each_attention_block(
+        kv,
+        last,
+        workspace,
+        scale,
+        at_most,
+        [&](const detail::attention_block& block,
+            const detail::attention_buffers& buffers,
+            detail::tile_factors& factors) noexcept {
+            detail::store_weights(block, buffers, factors, weights, num_queries, seq_len, at_most);
+        });
 }
 
 /// The same with scale = 1 / sqrt(head_dim).
@@ -190,13 +165,12 @@ void window_attention(const query_view& queries,
     if (fold == window_fold::sum || num_queries == 0) {
         return;
     }
-    for (std::size_t head = 0; head < scores.num_heads(); ++head) {
-        const std::span<float> row = scores.row(head);
-        for (std::size_t j = 0; j < seq_len; ++j) {
-            const std::size_t divisor =
-                fold == window_fold::mean ? num_queries : (std::min)(num_queries, seq_len - j);
-            row[j] /= static_cast<float>(divisor);
-        }
+    if (fold == window_fold::reach) {
+        divide_by_reach(scores, num_queries);
+        return;
+    }
+    for (float& score : scores.values()) {
+        score /= static_cast<float>(num_queries);
     }
 }
 

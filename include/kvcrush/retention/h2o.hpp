@@ -6,6 +6,7 @@
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/attention_mass.hpp>
 #include <kvcrush/math/attention_rows.hpp>
+#include <kvcrush/math/divide_by_reach.hpp>
 #include <kvcrush/math/fold_heads.hpp>
 
 #include <algorithm>
@@ -85,7 +86,7 @@ struct h2o_scorer {
                        mass.values(),
                        memory.take<float>(attention_mass_workspace(
                            kv.shape(), window.num_q_heads(), window.num_queries())));
-        divide_by_reach(mass, window.num_queries());
+        divide(mass, window.num_queries());
     }
 
     /// @param[in]  attention  [num_q_heads, num_queries, seq_len] weights of the last queries
@@ -93,7 +94,7 @@ struct h2o_scorer {
     void observe(const attention_view& attention, head_scores mass, scratch) const noexcept {
         const attention_view window = attention.last(num_queries(mass.seq_len()));
         attention_mass(window, mass);
-        divide_by_reach(mass, window.num_queries());
+        divide(mass, window.num_queries());
     }
 
     /// @param[out] scores  [num_kv_heads, seq_len]
@@ -102,16 +103,9 @@ struct h2o_scorer {
     }
 
 private:
-    void divide_by_reach(head_scores mass, std::size_t num_queries) const noexcept {
-        if (normalise == h2o_normalisation::none) {
-            return;
-        }
-        for (std::size_t head = 0; head < mass.num_heads(); ++head) {
-            const std::span<float> row = mass.row(head);
-            for (std::size_t j = 0; j < row.size(); ++j) {
-                row[j] /= static_cast<float>(
-                    (std::max)((std::min)(num_queries, row.size() - j), std::size_t{1}));
-            }
+    void divide(head_scores mass, std::size_t num_queries) const noexcept {
+        if (normalise == h2o_normalisation::reach) {
+            divide_by_reach(mass, num_queries);
         }
     }
 };

@@ -4,9 +4,8 @@
 #pragma once
 
 #include <kvcrush/core/scorer.hpp>
-#include <kvcrush/math/attention_mass.hpp>
-#include <kvcrush/math/attention_rows.hpp>
 #include <kvcrush/math/fold_heads.hpp>
+#include <kvcrush/retention/h2o.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -37,11 +36,10 @@ struct tova_scorer {
 
     /// Queries to hand over for a sequence of this length.
     [[nodiscard]] std::size_t num_queries(std::size_t seq_len) const noexcept {
-        return (std::min)(seq_len, std::size_t{1});
+        return last_query.num_queries(seq_len);
     }
     [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept {
-        return scratch::bytes<float>(
-            attention_mass_workspace(size.kv, size.num_q_heads, num_queries(size.kv.seq_len)));
+        return last_query.scratch_bytes(size);
     }
 
     /// @param[in]  kv       [num_kv_heads, seq_len, head_dim]
@@ -52,18 +50,13 @@ struct tova_scorer {
                  const query_view& queries,
                  head_scores mass,
                  scratch memory) const noexcept {
-        const query_view newest = queries.last(1);
-        attention_mass(kv,
-                       newest,
-                       mass.values(),
-                       memory.take<float>(attention_mass_workspace(
-                           kv.shape(), newest.num_q_heads(), newest.num_queries())));
+        last_query.observe(kv, queries, mass, memory);
     }
 
     /// @param[in]  attention  [num_q_heads, >= 1, seq_len] weights of the last queries
     /// @param[out] mass       [num_q_heads, seq_len]
-    void observe(const attention_view& attention, head_scores mass, scratch) const noexcept {
-        attention_mass(attention.last(1), mass);
+    void observe(const attention_view& attention, head_scores mass, scratch memory) const noexcept {
+        last_query.observe(attention, mass, memory);
     }
 
     /// @param[out] scores  [num_kv_heads, seq_len], equal rows
@@ -76,6 +69,10 @@ struct tova_scorer {
             std::copy(scores.row(0).begin(), scores.row(0).end(), scores.row(head).begin());
         }
     }
+
+private:
+    /// What accumulates when one query is all there is.
+    static constexpr h2o_scorer last_query{.normalise = h2o_normalisation::none, .last = 1};
 };
 
 } // namespace v0
