@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Where the rows of one kv head lie, in whatever codec: one after the other, some of them, or in pages.
+#pragma once
+
+#include <kvcrush/config.hpp>
+#include <kvcrush/core/types.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kvcrush {
+inline namespace v0 {
+
+/// Rows that attention reads together.
+inline constexpr std::size_t attend_tile = 64;
+
+/// Keys or values of one kv head, as the caller holds them. Row i of the sequence of rows lies in group i / group_size
+/// of its codec, as the row i % group_size of that group.
+///
+/// Contiguous or strided: group g at data + g * stride. Selected: row i is row index[i] of those. Paged: page p of the
+/// pool at data + p * page_stride, and row i in page pages[i / page_size].
+struct stored_rows {
+    const std::byte* data = nullptr;
+    /// From one group to the next [bytes].
+    std::size_t stride = 0;
+    /// Which rows are read, in which order; nullptr for all of them.
+    const token_index* index = nullptr;
+    /// Block table; nullptr where memory is not paged.
+    const page_index* pages = nullptr;
+    /// Rows in a page, a multiple of the codec's group.
+    std::size_t page_size = 0;
+    /// From one page of the pool to the next [bytes].
+    std::size_t page_stride = 0;
+};
+
+/// Up to attend_tile rows, located.
+struct tile_rows {
+    /// The group that holds each row.
+    const std::byte* group[attend_tile];
+    /// Which row of its group each is; 0 throughout for row codecs.
+    std::uint8_t within[attend_tile];
+    std::size_t count = 0;
+};
+
+/// Locates rows [first, first + count).
+/// @pre count <= attend_tile, group_size <= 256
+inline void locate_rows(const stored_rows& rows,
+                        std::size_t group_size,
+                        std::size_t first,
+                        std::size_t count,
+                        tile_rows& tile) noexcept {
+    KVCRUSH_ASSERT(count <= attend_tile && group_size >= 1 && group_size <= 256);
+    tile.count = count;
+    for (std::size_t i = 0; i < count; ++i) {
+        std::size_t row = rows.index == nullptr ? first + i : rows.index[first + i];
+        const std::byte* base = rows.data;
+        if (rows.pages != nullptr) {
+            base += static_cast<std::size_t>(rows.pages[row / rows.page_size]) * rows.page_stride;
+            row %= rows.page_size;
+        }
+        tile.group[i] = base + row / group_size * rows.stride;
+        tile.within[i] = static_cast<std::uint8_t>(row % group_size);
+    }
+}
+
+} // namespace v0
+} // namespace kvcrush
