@@ -6,13 +6,13 @@
 #include <kvcrush/attend/any_codec.hpp>
 #include <kvcrush/attend/attend.hpp>
 #include <kvcrush/cache/coded_rows.hpp>
+#include <kvcrush/cache/position_set.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/types.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <span>
-#include <vector>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -42,7 +42,7 @@ public:
         : keys_(codecs.keys, key_dim), values_(codecs.values, value_dim) {}
 
     [[nodiscard]] std::size_t size() const noexcept { return positions_.size(); }
-    [[nodiscard]] std::span<const token_index> positions() const noexcept { return positions_; }
+    [[nodiscard]] const position_set& positions() const noexcept { return positions_; }
     [[nodiscard]] const coded_rows& keys() const noexcept { return keys_; }
     [[nodiscard]] const coded_rows& values() const noexcept { return values_; }
 
@@ -61,11 +61,9 @@ public:
             keys_.pop(positions.size());
             return false;
         }
-        if (positions_.size() + positions.size() > positions_.capacity()) {
-            const std::size_t needed = positions_.size() + positions.size();
-            positions_.reserve(needed + needed / 8);
+        for (const token_index position : positions) {
+            positions_.push(position);
         }
-        positions_.insert(positions_.end(), positions.begin(), positions.end());
         return true;
     }
 
@@ -73,17 +71,14 @@ public:
     void pop(std::size_t count) noexcept {
         keys_.pop(count);
         values_.pop(count);
-        positions_.resize(positions_.size() - count);
+        positions_.pop(count);
     }
 
     /// Drops all rows but these. Their memory stays allocated until shrink_to_fit().
     void keep(std::span<const token_index> kept) {
         keys_.keep(kept);
         values_.keep(kept);
-        for (std::size_t i = 0; i < kept.size(); ++i) {
-            positions_[i] = positions_[kept[i]];
-        }
-        positions_.resize(kept.size());
+        positions_.keep(kept);
     }
 
     /// For attend(); valid until rows are added or dropped.
@@ -100,21 +95,18 @@ public:
     }
 
     [[nodiscard]] std::size_t bytes_held() const noexcept {
-        return keys_.bytes_held() + values_.bytes_held() +
-               positions_.capacity() * sizeof(token_index);
+        return keys_.bytes_held() + values_.bytes_held() + positions_.bytes_held();
     }
     void shrink_to_fit() {
         keys_.shrink_to_fit();
         values_.shrink_to_fit();
-        if (positions_.capacity() > positions_.size()) {
-            positions_ = std::vector<token_index>(positions_.begin(), positions_.end());
-        }
+        positions_.shrink_to_fit();
     }
 
 private:
     coded_rows keys_;
     coded_rows values_;
-    std::vector<token_index> positions_;
+    position_set positions_;
 };
 
 } // namespace v0

@@ -114,7 +114,7 @@ public:
     [[nodiscard]] std::vector<token_index> reading_order(std::size_t head) const {
         std::vector<std::pair<token_index, token_index>> places; // position, row
         for (const row_store& store : heads_[head].stores) {
-            for (const token_index position : store.positions()) {
+            for (const token_index position : store.positions().values()) {
                 places.emplace_back(position, static_cast<token_index>(places.size()));
             }
         }
@@ -304,12 +304,13 @@ inline bool kv_sequence::encode(std::size_t head, std::span<const std::uint8_t> 
     dense.keys().decode(0, count, keys);
     dense.values().decode(0, count, values);
 
+    const std::vector<token_index> positions = dense.positions().values();
     // Store of each row. Rows that do not fill the last group of their store wait in the window.
     std::vector<std::size_t> store_of(count);
     std::vector<std::size_t> waiting(rows.stores.size(), 0);
     for (std::size_t i = 0; i < count; ++i) {
         KVCRUSH_ASSERT(tier_of[i] < options_.tiers.size());
-        store_of[i] = dense.positions()[i] < options_.num_sink_tokens ? 0 : 1 + tier_of[i];
+        store_of[i] = positions[i] < options_.num_sink_tokens ? 0 : 1 + tier_of[i];
         ++waiting[store_of[i]];
     }
     std::vector<token_index> staying;
@@ -363,7 +364,7 @@ inline bool kv_sequence::encode(std::size_t head, std::span<const std::uint8_t> 
             own_values.insert(own_values.end(),
                               values.begin() + static_cast<std::ptrdiff_t>(i * value_dim),
                               values.begin() + static_cast<std::ptrdiff_t>((i + 1) * value_dim));
-            own_positions.push_back(dense.positions()[i]);
+            own_positions.push_back(positions[i]);
         }
         if (!own_positions.empty() && !store.push(own_keys, own_values, own_positions)) {
             while (s-- > 0) {
