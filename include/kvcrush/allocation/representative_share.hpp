@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/parameter.hpp>
+#include <kvcrush/math/finite_mean.hpp>
 
 #include <algorithm>
 #include <array>
@@ -33,18 +34,10 @@ struct enum_names<budget_split> {
 /// Part of the tokens whose score lies below factor * mean, for the smallest factor of 1e-6, 1e-5, ... 0.1 that makes
 /// it a quarter or more; what it is at 0.1 otherwise. Scores that are not finite are left out.
 [[nodiscard]] inline double negligible_part(std::span<const float> scores) noexcept {
-    double sum = 0.0;
-    std::size_t count = 0;
-    for (const float score : scores) {
-        if (std::isfinite(score)) {
-            sum += static_cast<double>(score);
-            ++count;
-        }
-    }
+    const auto [mean, count] = finite_mean(scores);
     if (count == 0) {
         return 0.0;
     }
-    const double mean = sum / static_cast<double>(count);
     double part = 0.0;
     for (const double factor : {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1}) {
         std::size_t below = 0;

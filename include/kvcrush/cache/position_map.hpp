@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Where each token went, for whatever an engine keeps beside its rows.
+/// Where each token went, for whatever an engine keeps beside its rows; compact_values moves that along with them.
 #pragma once
 
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/compact_values.hpp>
 #include <kvcrush/core/selection.hpp>
 #include <kvcrush/core/types.hpp>
 
@@ -31,17 +32,6 @@ inline void position_map(const selection& kept, std::span<token_index> map) noex
             KVCRUSH_ASSERT(tokens[i] < seq_len);
             row[tokens[i]] = static_cast<token_index>(i);
         }
-    }
-}
-
-/// Moves what belongs to the kept tokens to the front: positions, accumulated scores, anything with one value per
-/// token of one head.
-/// @param kept  ascending, each below values.size()
-template <typename T>
-void compact_values(std::span<T> values, std::span<const token_index> kept) noexcept {
-    for (std::size_t i = 0; i < kept.size(); ++i) {
-        KVCRUSH_ASSERT(kept[i] < values.size() && kept[i] >= i);
-        values[i] = values[kept[i]];
     }
 }
 

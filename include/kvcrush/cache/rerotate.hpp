@@ -24,6 +24,7 @@
 #include <kvcrush/core/concepts.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/kv_shape.hpp>
+#include <kvcrush/core/rope.hpp>
 #include <kvcrush/core/row_view.hpp>
 #include <kvcrush/core/scratch.hpp>
 #include <kvcrush/core/selection.hpp>
@@ -41,23 +42,6 @@
 
 namespace kvcrush {
 inline namespace v0 {
-
-/// Which channels turn together. r is the number of rotary channels.
-enum class rope_pairs {
-    /// j and j + r / 2, as in GPT-NeoX, Llama of Hugging Face and most engines.
-    half_split,
-    /// 2 j and 2 j + 1, as in GPT-J and GGUF files of Llama.
-    interleaved
-};
-
-/// The usual frequencies: out[j] = base^(-j / out.size()) [radians per token]. Engines with RoPE scaling (linear,
-/// YaRN, Llama 3) hand over their own.
-/// @pre base > 0
-inline void rope_frequencies(double base, std::span<double> out) noexcept {
-    for (std::size_t j = 0; j < out.size(); ++j) {
-        out[j] = std::pow(base, -static_cast<double>(j) / static_cast<double>(out.size()));
-    }
-}
 
 /// Turns rows by differences of positions.
 ///

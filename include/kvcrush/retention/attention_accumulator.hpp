@@ -14,6 +14,7 @@
 #pragma once
 
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/compact_values.hpp>
 #include <kvcrush/core/head_scores.hpp>
 #include <kvcrush/core/query_view.hpp>
 #include <kvcrush/core/selection.hpp>
@@ -175,9 +176,9 @@ public:
     ///      length(head)
     void compact(const selection& kept) noexcept {
         heads_.compact(kept, [this](std::size_t head, std::span<const token_index> tokens) {
-            detail::keep_values(heads_.row(std::span(states_), head), tokens);
+            compact_values(heads_.row(std::span(states_), head), tokens);
             if constexpr (Rule::divides_by_reach) {
-                detail::keep_values(heads_.row(std::span(unseen_), head), tokens);
+                compact_values(heads_.row(std::span(unseen_), head), tokens);
             }
         });
     }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/compact_values.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/head_scores.hpp>
 #include <kvcrush/core/layout.hpp>
@@ -106,7 +107,7 @@ public:
     void compact(const selection& kept) noexcept {
         heads_.compact(kept, [this](std::size_t head, std::span<const token_index> tokens) {
             for (std::size_t slot = 0; slot < num_queries_; ++slot) {
-                detail::keep_values(row(slot, head), tokens);
+                compact_values(row(slot, head), tokens);
             }
         });
     }

@@ -5,11 +5,14 @@
 
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/kv_shape.hpp>
 #include <kvcrush/core/query_view.hpp>
+#include <kvcrush/core/rope.hpp>
 #include <kvcrush/core/scorer.hpp>
+#include <kvcrush/core/scratch.hpp>
 #include <kvcrush/math/row_batches.hpp>
 #include <kvcrush/math/row_norm.hpp>
-#include <kvcrush/simd/dot.hpp>
+#include <kvcrush/retention/query_statistics.hpp>
 #include <kvcrush/simd/logits.hpp>
 #include <kvcrush/simd/norm.hpp>
 #include <kvcrush/simd/softmax.hpp>
@@ -21,59 +24,9 @@
 #include <span>
 #include <string_view>
 #include <tuple>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
-
-/// How much of the spread of queries counts.
-enum class query_covariance {
-    full,     ///< O(head_dim^2) per token and query head
-    diagonal, ///< channels one by one, O(head_dim)
-    none      ///< the mean query alone
-};
-
-template <>
-struct enum_names<query_covariance> {
-    static constexpr std::array values{
-        std::pair{std::string_view("full"), query_covariance::full},
-        std::pair{std::string_view("diagonal"), query_covariance::diagonal},
-        std::pair{std::string_view("none"), query_covariance::none}};
-};
-
-/// Which two channels RoPE turns together.
-enum class rope_pairing {
-    half_split, ///< i and i + rotary_dim / 2 (GPT-NeoX, Hugging Face)
-    interleaved ///< 2 i and 2 i + 1 (GPT-J, the original Llama)
-};
-
-template <>
-struct enum_names<rope_pairing> {
-    static constexpr std::array values{
-        std::pair{std::string_view("half_split"), rope_pairing::half_split},
-        std::pair{std::string_view("interleaved"), rope_pairing::interleaved}};
-};
-
-/// What turning by many angles does to a pair of channels on the mean: a turn and a scale.
-struct mean_turn {
-    double cos = 1.0;
-    double sin = 0.0;
-};
-
-/// The mean of the rotations by first * angle, (first + 1) * angle, ..., (first + count - 1) * angle.
-///
-///     gamma * rotation by (first + (count - 1) / 2) * angle,  gamma = sin(count angle / 2) / (count sin(angle / 2))
-/// @param angle  of one position [rad]
-/// @pre   count > 0
-[[nodiscard]] inline mean_turn
-mean_rotation(double angle, double first, std::size_t count) noexcept {
-    KVCRUSH_ASSERT(count > 0);
-    const auto number = static_cast<double>(count);
-    const double below = number * std::sin(angle / 2.0);
-    const double gamma = below == 0.0 ? 1.0 : std::sin(number * angle / 2.0) / below;
-    const double middle = (first + (number - 1.0) / 2.0) * angle;
-    return {gamma * std::cos(middle), gamma * std::sin(middle)};
-}
 
 /// Scores a token by the attention that the next `num_future` queries can be expected to pay it, if they are spread like
 /// the queries given, times the length of its value.
@@ -84,9 +37,7 @@ mean_rotation(double angle, double first, std::size_t count) noexcept {
 ///     importance[k, j] = (mean over the group of softmax over j of logit[h, j] + epsilon) * ||value[j]||
 ///
 /// The first num_sink_tokens tokens take no part: their queries are left out, the softmax passes them over, and they
-/// score as high as the best token. Queries come after RoPE, as for every scorer. Rotations add up, so each query is
-/// turned from its own place to the middle of the future at once, and only the distance counts: no position is needed,
-/// and the rotations of num_future positions cost as much as one.
+/// score as high as the best token. Queries come after RoPE, as for every scorer; query_statistics turns them.
 /// @note  O(num_q_heads * (queries + seq_len) * head_dim^2), with covariance = diagonal or none * head_dim.
 /// @note  Fewer queries than channels leave the covariance without full rank, which does no harm here. Logits of the
 ///        quadratic term may be large: tokens far behind the best one weigh 0, and then the earlier token wins.
@@ -114,7 +65,7 @@ struct expected_attention_scorer {
     double rope_theta = 10000.0;
     /// Channels that RoPE turns, from the first; 0 means all.
     std::size_t rotary_dim = 0;
-    rope_pairing pairing = rope_pairing::half_split;
+    rope_pairs pairing = rope_pairs::half_split;
     /// The angles themselves, [rotary_dim / 2], for models that scale them; empty for those of rope_theta. The caller's
     /// memory: it must outlive the scorer.
     std::span<const float> inverse_frequencies = {};
@@ -173,11 +124,9 @@ struct expected_attention_scorer {
         const std::size_t dim = size.kv.key_dim;
         const std::size_t heads = size.num_q_heads;
         const std::size_t group = size.kv.num_kv_heads == 0 ? 0 : heads / size.kv.num_kv_heads;
-        return 3 * scratch::bytes<double>(dim / 2) + 2 * scratch::bytes<float>(tile * (dim / 2)) +
-               3 * scratch::bytes<float>(tile * dim) + scratch::bytes<float>(tile * tile) +
-               scratch::bytes<double>(heads * dim) + scratch::bytes<float>(heads * dim) +
-               scratch::bytes<float>(heads * spread_size(dim)) +
-               scratch::bytes<float>((group + 1) * size.kv.seq_len);
+        return query_statistics::held_bytes(covariance, heads, dim) +
+               (std::max)(query_statistics::working_bytes(heads, dim),
+                          buffers::bytes(size.kv, group));
     }
 
     /// @param[in]  kv       [num_kv_heads, seq_len, head_dim]
@@ -194,258 +143,58 @@ struct expected_attention_scorer {
             shape.num_kv_heads == 0 ? 0 : given.num_q_heads() / shape.num_kv_heads;
         KVCRUSH_ASSERT(given.head_dim() == shape.key_dim);
         KVCRUSH_ASSERT(group * shape.num_kv_heads == given.num_q_heads());
-        const buffers room(*this, given, memory);
-        const std::span<float> logits = memory.take<float>((group + 1) * shape.seq_len);
-        learn(given, shape.seq_len, room);
+        const query_statistics statistics({.num_future = num_future,
+                                           .num_sink_tokens = num_sink_tokens,
+                                           .covariance = covariance,
+                                           .rope_theta = rope_theta,
+                                           .rotary_dim = rotary_dim,
+                                           .pairing = pairing,
+                                           .inverse_frequencies = inverse_frequencies},
+                                          given,
+                                          shape.seq_len,
+                                          memory);
+        const buffers room(shape, group, memory);
         for (std::size_t head = 0; head < scores.num_heads(); ++head) {
-            expect(kv, head, group, room, logits, scores.row(head));
+            expect(kv, head, group, statistics, room, scores.row(head));
         }
     }
 
 private:
-    /// Queries and tokens at a time.
+    /// Tokens at a time.
     static constexpr std::size_t tile = simd::key_tile;
     /// Rows of a covariance that share a look at the keys; the columns behind them are skipped.
     static constexpr std::size_t rows_at_once = 32;
 
-    [[nodiscard]] std::size_t spread_size(std::size_t dim) const noexcept {
-        return covariance == query_covariance::full       ? dim * dim
-               : covariance == query_covariance::diagonal ? dim
-                                                          : 0;
-    }
-
+    /// What keys are read and multiplied with.
     struct buffers {
         std::size_t dim;
-        std::size_t num_pairs; ///< that RoPE turns
-        std::span<double> angles;
-        std::span<double> step_cos;
-        std::span<double> step_sin;
-        std::span<float> cos; ///< [tile, num_pairs]
-        std::span<float> sin;
         std::span<float> rows;    ///< [tile, dim]
         std::span<float> columns; ///< [dim, tile]
         std::span<float> product; ///< [dim, tile]
-        std::span<float> block;   ///< [tile, tile]
-        std::span<double> sums;   ///< [num_q_heads, dim]
-        std::span<float> means;   ///< [num_q_heads, dim], ready to be multiplied with keys
-        std::span<float> spreads; ///< [num_q_heads, spread_size], likewise
+        std::span<float> logits;  ///< [group + 1, seq_len]
 
-        buffers(const expected_attention_scorer& self,
-                const query_view& queries,
-                scratch& memory) noexcept
-            : dim(queries.head_dim()),
-              num_pairs((self.rotary_dim == 0 ? dim : (std::min)(self.rotary_dim, dim)) / 2) {
-            if (!self.inverse_frequencies.empty()) {
-                num_pairs = (std::min)(num_pairs, self.inverse_frequencies.size());
-            }
-            angles = memory.take<double>(dim / 2).first(num_pairs);
-            step_cos = memory.take<double>(dim / 2).first(num_pairs);
-            step_sin = memory.take<double>(dim / 2).first(num_pairs);
-            cos = memory.take<float>(tile * (dim / 2));
-            sin = memory.take<float>(tile * (dim / 2));
-            rows = memory.take<float>(tile * dim);
-            columns = memory.take<float>(tile * dim);
-            product = memory.take<float>(tile * dim);
-            block = memory.take<float>(tile * tile);
-            const std::size_t heads = queries.num_q_heads();
-            sums = memory.take<double>(heads * dim);
-            means = memory.take<float>(heads * dim);
-            spreads = memory.take<float>(heads * self.spread_size(dim));
-            for (std::size_t i = 0; i < num_pairs; ++i) {
-                angles[i] = self.inverse_frequencies.empty()
-                                ? std::pow(self.rope_theta,
-                                           -static_cast<double>(i) / static_cast<double>(num_pairs))
-                                : static_cast<double>(self.inverse_frequencies[i]);
-                step_cos[i] = std::cos(angles[i]);
-                step_sin[i] = -std::sin(angles[i]); // the next query is one position nearer
-            }
+        buffers(const kv_shape& shape, std::size_t group, scratch memory) noexcept
+            : dim(shape.key_dim),
+              rows(memory.take<float>(tile * dim)),
+              columns(memory.take<float>(tile * dim)),
+              product(memory.take<float>(tile * dim)),
+              logits(memory.take<float>((group + 1) * shape.seq_len)) {}
+
+        [[nodiscard]] static std::size_t bytes(const kv_shape& shape, std::size_t group) noexcept {
+            return 3 * scratch::bytes<float>(tile * shape.key_dim) +
+                   scratch::bytes<float>((group + 1) * shape.seq_len);
         }
     };
 
-    /// Mean and covariance of the turned queries of all heads, multiplied by what the logits multiply them by.
-    void learn(const query_view& queries, std::size_t seq_len, const buffers& room) const noexcept {
-        const std::size_t dim = room.dim;
-        const std::size_t total = queries.num_queries();
-        const std::size_t before = seq_len - total; // tokens without a query
-        const std::size_t first =
-            (std::min)(total, num_sink_tokens > before ? num_sink_tokens - before : 0);
-        const auto count = static_cast<double>((std::max)(total - first, std::size_t{1}));
-        std::fill(room.sums.begin(), room.sums.end(), 0.0);
-        std::fill(room.spreads.begin(), room.spreads.end(), 0.0F);
-        for (std::size_t begin = first; begin < total; begin += tile) {
-            const std::size_t num = (std::min)(tile, total - begin);
-            find_turns(total - begin, num, room);
-            for (std::size_t head = 0; head < queries.num_q_heads(); ++head) {
-                turn(queries, head, begin, num, room);
-                add_sums(num, room, room.sums.subspan(head * dim, dim));
-            }
-        }
-        for (double& sum : room.sums) {
-            sum /= count;
-        }
-        const auto scale = static_cast<float>(1.0 / (2.0 * static_cast<double>(dim) * count));
-        for (std::size_t begin = first; begin < total && !room.spreads.empty(); begin += tile) {
-            const std::size_t num = (std::min)(tile, total - begin);
-            find_turns(total - begin, num, room);
-            for (std::size_t head = 0; head < queries.num_q_heads(); ++head) {
-                turn(queries, head, begin, num, room);
-                centre(num, room, room.sums.subspan(head * dim, dim));
-                const std::size_t size = spread_size(dim);
-                add_spread(num, room, scale, room.spreads.subspan(head * size, size));
-            }
-        }
-        const double root = std::sqrt(static_cast<double>(dim));
-        for (std::size_t i = 0; i < room.means.size(); ++i) {
-            room.means[i] = static_cast<float>(room.sums[i] / root);
-        }
-        if (covariance == query_covariance::full) {
-            // k^T S k = sum over rows of k_r (S_rr k_r + 2 sum over c < r of S_rc k_c)
-            for (std::size_t i = 0; i < room.spreads.size(); ++i) {
-                const std::size_t row = i / dim % dim;
-                room.spreads[i] *= i % dim < row ? 2.0F : i % dim == row ? 1.0F : 0.0F;
-            }
-        }
-    }
-
-    /// How far each of some queries turns: from its place, `distance` and less before the end, to the middle of what
-    /// comes.
-    void find_turns(std::size_t distance, std::size_t num, const buffers& room) const noexcept {
-        for (std::size_t i = 0; i < room.num_pairs; ++i) {
-            mean_turn now =
-                mean_rotation(room.angles[i], static_cast<double>(distance), num_future);
-            for (std::size_t q = 0; q < num; ++q) {
-                room.cos[q * room.num_pairs + i] = static_cast<float>(now.cos);
-                room.sin[q * room.num_pairs + i] = static_cast<float>(now.sin);
-                now = {now.cos * room.step_cos[i] - now.sin * room.step_sin[i],
-                       now.sin * room.step_cos[i] + now.cos * room.step_sin[i]};
-            }
-        }
-    }
-
-    /// Turns queries [begin, begin + num) of a head into room.rows.
-    void turn(const query_view& queries,
-              std::size_t head,
-              std::size_t begin,
-              std::size_t num,
-              const buffers& room) const noexcept {
-        constexpr std::size_t step = 8; // a fixed count, so that -O2 makes vectors of it
-        const std::size_t pairs = room.num_pairs;
-        for (std::size_t q = 0; q < num; ++q) {
-            const float* const in = queries.row(head, begin + q);
-            const float* const cos = room.cos.data() + q * pairs;
-            const float* const sin = room.sin.data() + q * pairs;
-            float* const out = room.rows.data() + q * room.dim;
-            std::size_t i = 0;
-            if (pairing == rope_pairing::half_split) {
-                for (; i + step <= pairs; i += step) {
-                    float a[step];
-                    float b[step];
-                    for (std::size_t j = 0; j < step; ++j) {
-                        a[j] = cos[i + j] * in[i + j] - sin[i + j] * in[pairs + i + j];
-                    }
-                    for (std::size_t j = 0; j < step; ++j) {
-                        b[j] = sin[i + j] * in[i + j] + cos[i + j] * in[pairs + i + j];
-                    }
-                    std::copy_n(a, step, out + i);
-                    std::copy_n(b, step, out + pairs + i);
-                }
-            }
-            for (; i < pairs; ++i) {
-                const bool together = pairing == rope_pairing::interleaved;
-                const std::size_t x = together ? 2 * i : i;
-                const std::size_t y = together ? 2 * i + 1 : pairs + i;
-                out[x] = cos[i] * in[x] - sin[i] * in[y];
-                out[y] = sin[i] * in[x] + cos[i] * in[y];
-            }
-            std::copy(in + 2 * pairs, in + room.dim, out + 2 * pairs);
-        }
-    }
-
-    [[nodiscard]] static std::array<const float*, tile> row_pointers(const buffers& room) noexcept {
-        std::array<const float*, tile> rows;
-        for (std::size_t q = 0; q < tile; ++q) {
-            rows[q] = room.rows.data() + q * room.dim;
-        }
-        return rows;
-    }
-
-    static void add_sums(std::size_t num, const buffers& room, std::span<double> sums) noexcept {
-        std::array<float, tile> ones;
-        ones.fill(1.0F);
-        const std::array<const float*, tile> rows = row_pointers(room);
-        const std::span<float> added = room.product.first(room.dim);
-        simd::weighted_sum<float>(
-            std::span(rows).first(num), std::span<const float>(ones).first(num), added);
-        for (std::size_t c = 0; c < room.dim; ++c) {
-            sums[c] += static_cast<double>(added[c]);
-        }
-    }
-
-    static void
-    centre(std::size_t num, const buffers& room, std::span<const double> means) noexcept {
-        const std::span<float> mean = room.product.first(room.dim);
-        for (std::size_t c = 0; c < room.dim; ++c) {
-            mean[c] = static_cast<float>(means[c]);
-        }
-        for (std::size_t q = 0; q < num; ++q) {
-            float* const row = room.rows.data() + q * room.dim;
-            for (std::size_t c = 0; c < room.dim; ++c) {
-                row[c] -= mean[c];
-            }
-        }
-    }
-
-    /// Adds the products of the channels of room.rows: those on and below the diagonal are right.
-    void add_spread(std::size_t num,
-                    const buffers& room,
-                    float scale,
-                    std::span<float> spread) const noexcept {
-        const std::size_t dim = room.dim;
-        if (covariance == query_covariance::diagonal) {
-            for (std::size_t q = 0; q < num; ++q) {
-                const float* const row = room.rows.data() + q * dim;
-                for (std::size_t c = 0; c < dim; ++c) {
-                    spread[c] += scale * row[c] * row[c];
-                }
-            }
-            return;
-        }
-        const std::array<const float*, tile> rows = row_pointers(room);
-        simd::pack_key_tile(std::span(rows).first(num), dim, room.columns.data());
-        for (std::size_t first = 0; first < dim; first += tile) {
-            const std::size_t width = (std::min)(tile, dim - first);
-            for (std::size_t q = 0; q < num; ++q) {
-                float* const out = room.block.data() + q * tile;
-                std::copy_n(rows[q] + first, width, out);
-                std::fill(out + width, out + tile, 0.0F);
-            }
-            simd::tile_logits(room.columns.data() + first * tile,
-                              tile,
-                              dim - first,
-                              room.block.data(),
-                              num,
-                              scale,
-                              room.product.data(),
-                              tile,
-                              width);
-            for (std::size_t r = first; r < dim; ++r) {
-                const float* const in = room.product.data() + (r - first) * tile;
-                for (std::size_t c = 0; c < width; ++c) {
-                    spread[r * dim + first + c] += in[c];
-                }
-            }
-        }
-    }
-
-    /// @param logits  [group + 1, seq_len]
     template <KvSource Kv>
     void expect(const Kv& kv,
                 std::size_t head,
                 std::size_t group,
+                const query_statistics& statistics,
                 const buffers& room,
-                std::span<float> logits,
                 std::span<float> out) const noexcept {
         const std::size_t dim = room.dim;
+        const std::span<float> logits = room.logits;
         for (std::size_t first = 0; first < out.size(); first += tile) {
             const std::size_t num = (std::min)(tile, out.size() - first);
             std::array<const float*, tile> rows;
@@ -456,7 +205,7 @@ private:
             simd::pack_key_tile(std::span(rows).first(num), dim, room.columns.data());
             for (std::size_t i = 0; i < group; ++i) {
                 std::array<float, tile> sums;
-                add_logits(head * group + i, room, sums);
+                add_logits(statistics, head * group + i, room, sums);
                 std::copy_n(sums.begin(), num, logits.begin() + offset(i * out.size() + first));
             }
         }
@@ -486,13 +235,13 @@ private:
     }
 
     /// Logits of the keys in room.columns for one query head.
-    void add_logits(std::size_t q_head,
+    void add_logits(const query_statistics& statistics,
+                    std::size_t q_head,
                     const buffers& room,
                     std::array<float, tile>& sums) const noexcept {
         const std::size_t dim = room.dim;
-        const std::size_t size = spread_size(dim);
-        const float* const means = room.means.data() + q_head * dim;
-        const float* const spread = room.spreads.data() + q_head * size;
+        const float* const means = statistics.mean(q_head).data();
+        const float* const spread = statistics.spread(q_head).data();
         constexpr std::size_t width = 16;
         sums.fill(0.0F);
         for (std::size_t first = 0; first < dim; first += rows_at_once) {

@@ -15,7 +15,6 @@
 #include <kvcrush/simd/bitmap.hpp>
 #include <kvcrush/simd/code_word.hpp>
 #include <kvcrush/simd/hamming.hpp>
-#include <kvcrush/simd/pack_bits.hpp>
 
 #include <algorithm>
 #include <bit>

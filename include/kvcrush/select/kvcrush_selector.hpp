@@ -16,7 +16,7 @@
 #include <kvcrush/select/selector.hpp>
 #include <kvcrush/signature/head_signature.hpp>
 #include <kvcrush/simd/bitmap.hpp>
-#include <kvcrush/simd/pack_bits.hpp>
+#include <kvcrush/simd/code_word.hpp>
 #include <kvcrush/simd/rank_cut.hpp>
 
 #include <algorithm>

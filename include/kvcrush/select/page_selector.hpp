@@ -18,6 +18,7 @@
 #include <kvcrush/signature/head_signature.hpp>
 #include <kvcrush/signature/page_signature.hpp>
 #include <kvcrush/simd/bitmap.hpp>
+#include <kvcrush/simd/code_word.hpp>
 #include <kvcrush/simd/rank_cut.hpp>
 
 #include <algorithm>

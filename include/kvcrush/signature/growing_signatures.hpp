@@ -10,7 +10,6 @@
 #include <kvcrush/signature/growing_cut.hpp>
 #include <kvcrush/simd/code_word.hpp>
 #include <kvcrush/simd/head_packer.hpp>
-#include <kvcrush/simd/pack_bits.hpp>
 #include <kvcrush/simd/rank_cut.hpp>
 
 #include <algorithm>

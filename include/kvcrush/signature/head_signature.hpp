@@ -10,6 +10,7 @@
 #include <kvcrush/core/score_view.hpp>
 #include <kvcrush/core/scratch.hpp>
 #include <kvcrush/core/types.hpp>
+#include <kvcrush/math/finite_mean.hpp>
 #include <kvcrush/simd/code_word.hpp>
 #include <kvcrush/simd/convert.hpp>
 #include <kvcrush/simd/gather_heads.hpp>
@@ -19,7 +20,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <span>
@@ -154,16 +154,7 @@ private:
                 static_cast<std::size_t>(quantile * static_cast<double>(scores.size()));
             return simd::find_rank_cut(scores, ones);
         }
-        double sum = 0.0;
-        std::size_t count = 0;
-        for (const float score : scores) {
-            if (std::isfinite(score)) { // one NaN must not silence a head
-                sum += static_cast<double>(score);
-                ++count;
-            }
-        }
-        const double mean = count == 0 ? 0.0 : sum / static_cast<double>(count);
-        return {simd::ordered_key(static_cast<float>(mean)), 0};
+        return {simd::ordered_key(static_cast<float>(finite_mean(scores).mean)), 0};
     }
 };
 

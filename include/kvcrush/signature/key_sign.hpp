@@ -14,7 +14,6 @@
 #include <kvcrush/simd/channel_sums.hpp>
 #include <kvcrush/simd/code_word.hpp>
 #include <kvcrush/simd/convert.hpp>
-#include <kvcrush/simd/pack_bits.hpp>
 #include <kvcrush/simd/pack_signs.hpp>
 
 #include <algorithm>

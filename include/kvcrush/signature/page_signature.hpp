@@ -6,7 +6,6 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/simd/code_word.hpp>
-#include <kvcrush/simd/pack_bits.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -92,7 +91,7 @@ private:
 /// Joins the codes of the tokens of each page.
 ///
 ///     bit slot * num_heads + head of page p = bit head of token p * page_size + slot
-/// @param[in]  codes  [num_tokens, words_per_code], bits from num_heads on are 0, as pack_heads leaves them
+/// @param[in]  codes  [num_tokens, words_per_code], bits from num_heads on are 0, as head_packer leaves them
 /// @param[out] out    [num_pages_of(num_tokens, page_size), words_per_page]; slots without a token and bits behind
 ///                    the last slot are 0
 /// @pre   require_page_code(num_heads, page_size) holds; num_heads <= bits of Code, unless those are 64

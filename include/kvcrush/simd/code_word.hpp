@@ -4,6 +4,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 
 namespace kvcrush {
@@ -16,6 +17,13 @@ namespace simd {
 template <typename T>
 concept CodeWord = std::same_as<T, std::uint8_t> || std::same_as<T, std::uint16_t> ||
                    std::same_as<T, std::uint32_t> || std::same_as<T, std::uint64_t>;
+
+/// Units of one code of `num_bits` bits: one, except that codes of 64-bit words take as many as
+/// they need.
+template <CodeWord Code>
+[[nodiscard]] constexpr std::size_t words_per_code(std::size_t num_bits) noexcept {
+    return sizeof(Code) < 8 ? 1 : (num_bits + 63) / 64;
+}
 
 /// A Hamming distance [bits]. Wider types would only cost bandwidth: codes have at most 4096 bits.
 template <typename T>

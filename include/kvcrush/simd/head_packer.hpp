@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Binary codes of tokens, built one head after the other while the scores of a head are in the cache: what
-/// pack_heads does for rows that lie in memory together.
+/// Binary codes of tokens: one bit per head, set where the head's cut holds the token. They are built one head after
+/// the other, while the scores of a head are in the cache.
 #pragma once
 
 #include <kvcrush/config.hpp>
@@ -9,7 +9,6 @@
 #include <kvcrush/simd/detail/bit_planes.hpp>
 #include <kvcrush/simd/detail/rank_cut_search.hpp>
 #include <kvcrush/simd/isa.hpp>
-#include <kvcrush/simd/pack_bits.hpp>
 
 #include <algorithm>
 #include <array>
@@ -25,9 +24,11 @@ namespace simd {
 
 /// Fills codes head by head.
 ///
+///     bit h of codes[t] = cuts[h] contains scores[h, t]        bits without a head are 0
+///
 ///     head_packer<std::uint32_t> packer(codes, num_heads);
 ///     for each head: packer.add(head, scores, cut);        any order, each exactly once
-///     packer.finish();                                     only now do the codes hold what pack_heads writes
+///     packer.finish();                                     only now do the codes hold these bits
 /// Until then each 16 tokens' share of `codes` holds one 16-bit mask per head, which has the same size: the masks
 /// are transposed in place, and no other memory is needed.
 template <CodeWord Code>

@@ -9,7 +9,6 @@
 #include <kvcrush/simd/code_word.hpp>
 #include <kvcrush/simd/detail/lanes.hpp>
 #include <kvcrush/simd/isa.hpp>
-#include <kvcrush/simd/pack_bits.hpp>
 
 #include <algorithm>
 #include <bit>

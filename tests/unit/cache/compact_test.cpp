@@ -164,14 +164,6 @@ TEST(PositionMap, SaysWhereEachTokenWent) {
         (std::vector<token_index>{evicted, 0, 1, evicted, evicted, 0, evicted, evicted, 1, 2}));
 }
 
-TEST(PositionMap, PerTokenValuesMoveWithTheRows) {
-    std::vector<int> positions{10, 11, 12, 13, 14};
-    const std::vector<token_index> kept{0, 3, 4};
-    compact_values(std::span(positions), std::span(kept));
-    positions.resize(3);
-    EXPECT_EQ(positions, (std::vector<int>{10, 13, 14}));
-}
-
 constexpr std::size_t page_size = 4;
 
 template <typename Table>

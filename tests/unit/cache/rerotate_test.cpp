@@ -2,8 +2,10 @@
 #include <kvcrush/cache/compact.hpp>
 #include <kvcrush/cache/position_map.hpp>
 #include <kvcrush/cache/rerotate.hpp>
+#include <kvcrush/core/compact_values.hpp>
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/core/random.hpp>
+#include <kvcrush/core/rope.hpp>
 
 #include "../../reference/rope.hpp"
 #include "support/cache_data.hpp"

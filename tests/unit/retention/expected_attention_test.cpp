@@ -2,7 +2,9 @@
 #include <kvcrush/compressor.hpp>
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/core/random.hpp>
+#include <kvcrush/core/rope.hpp>
 #include <kvcrush/retention/expected_attention.hpp>
+#include <kvcrush/retention/query_statistics.hpp>
 #include <kvcrush/select/top_k.hpp>
 
 #include "reference/expected_attention.hpp"
@@ -33,26 +35,6 @@ score(const expected_attention_scorer& scorer, const Kv& kv, const query_view& q
     test::owned_scratch memory(scorer.scratch_bytes({shape, queries.num_q_heads()}));
     scorer.score(kv, queries, {scores, shape.num_kv_heads, shape.seq_len}, memory.get());
     return scores;
-}
-
-// Known answer 11 of the specification.
-TEST(MeanRotation, IsTheMeanOfTheRotations) {
-    const mean_turn known = mean_rotation(1.0, 10.0, 4);
-    EXPECT_NEAR(known.cos, 0.229164, 1e-6);
-    EXPECT_NEAR(known.sin, -0.415104, 1e-6);
-    for (const double angle : {0.0, 1e-9, 1e-3, 0.5, 3.0, 6.283185307179586, 7.0}) {
-        for (const std::size_t count : std::initializer_list<std::size_t>{1, 2, 5, 512}) {
-            double cos = 0.0;
-            double sin = 0.0;
-            for (std::size_t i = 0; i < count; ++i) {
-                cos += std::cos((37.0 + static_cast<double>(i)) * angle);
-                sin += std::sin((37.0 + static_cast<double>(i)) * angle);
-            }
-            const mean_turn turn = mean_rotation(angle, 37.0, count);
-            EXPECT_NEAR(turn.cos, cos / static_cast<double>(count), 1e-9) << angle << " " << count;
-            EXPECT_NEAR(turn.sin, sin / static_cast<double>(count), 1e-9) << angle << " " << count;
-        }
-    }
 }
 
 // Known answer 11 of the specification: mean (1, 0), covariance diag(1, 2), key (2, 1) give a logit of 2.914214.
@@ -100,8 +82,8 @@ void expect_reference(const layer& one, query_covariance covariance) {
                                      .epsilon = 0.01,
                                      .rope_theta = 100.0,
                                      .rotary_dim = one.rotary_dim,
-                                     .pairing = one.interleaved ? rope_pairing::interleaved
-                                                                : rope_pairing::half_split};
+                                     .pairing = one.interleaved ? rope_pairs::interleaved
+                                                                : rope_pairs::half_split};
     const reference::expected_attention_options options{7,
                                                         2,
                                                         one.interleaved,

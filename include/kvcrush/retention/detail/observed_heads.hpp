@@ -19,16 +19,6 @@ namespace kvcrush {
 inline namespace v0 {
 namespace detail {
 
-/// Moves the kept values to the front.
-/// @param kept  ascending, each below values.size()
-template <typename T>
-void keep_values(std::span<T> values, std::span<const token_index> kept) noexcept {
-    for (std::size_t i = 0; i < kept.size(); ++i) {
-        KVCRUSH_ASSERT(kept[i] < values.size() && kept[i] >= i);
-        values[i] = values[kept[i]];
-    }
-}
-
 /// Tokens held and queries counted per head. The values themselves lie in [num_heads, max_tokens] arrays of the
 /// observer; a head uses the first length(head) of its row.
 class observed_heads {
