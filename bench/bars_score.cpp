@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // score/gemm, eigen: dot products of the last 32 queries of 32 heads with the keys of 8 kv heads, 128 channels, f32.
+// score/bf16: the same products of bf16 keys and queries, where the CPU has an instruction for them.
 // score/softmax, pool, knorm: the other steps of scoring. Rows that end in /avx2 are about the AVX2 rung; their bars are
 // what it reaches, not promises about AVX-512.
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/core/query_view.hpp>
 #include <kvcrush/core/random.hpp>
+#include <kvcrush/core/types.hpp>
 #include <kvcrush/math/attention_mass.hpp>
 #include <kvcrush/retention/knorm.hpp>
+#include <kvcrush/simd/convert.hpp>
 #include <kvcrush/simd/isa.hpp>
 #include <kvcrush/simd/logits.hpp>
+#include <kvcrush/simd/logits_bf16.hpp>
 #include <kvcrush/simd/pool.hpp>
 #include <kvcrush/simd/softmax.hpp>
 
@@ -16,6 +20,7 @@
 #include "bars.hpp"
 #include "baseline_eigen.hpp"
 #include "baseline_scoring.hpp"
+#include "bf16_peak.hpp"
 #include "fma_peak.hpp"
 #include "huge_buffer.hpp"
 
@@ -246,11 +251,134 @@ void measure_products(session& run, std::size_t tokens) {
     }
 }
 
-void measure_bf16(session& run) {
-    row one{.name = "score/bf16"};
-    one.bar = 0.80;
-    one.baseline = "bf16 dot-product peak";
-    run.rows.add_void(std::move(one), "bf16 keys are multiplied as f32: there is no bf16 kernel");
+/// As window_products with bf16 keys. The queries of a kv head become bf16 on the way, as query_view holds f32.
+class bf16_products {
+public:
+    explicit bf16_products(std::size_t tokens)
+        : tokens_(tokens),
+          keys_(num_kv_heads * tokens * head_dim),
+          queries_(num_q_heads * window * head_dim),
+          narrow_(num_rows * head_dim),
+          logits_(num_rows * tokens),
+          packed_(simd::bf16_tile_size(head_dim)) {
+        fill_signed(queries_.span(), 32, 2.0F);
+        for (std::size_t i = 0; i < keys_.size(); ++i) {
+            keys_.data()[i] = to_bf16(2.0F * (random_unit(31, 0, i) - 0.5F));
+        }
+    }
+
+    [[nodiscard]] double flop() const noexcept {
+        return 2.0 * static_cast<double>(num_q_heads * window * head_dim * tokens_);
+    }
+
+    void ours(std::size_t head, simd::isa rung) {
+        const kv_view<const bf16> kv(
+            keys_.span(), keys_.span(), {num_kv_heads, tokens_, head_dim, head_dim});
+        simd::from_float(std::span<const float>(queries_.data() + head * num_rows * head_dim,
+                                                num_rows * head_dim),
+                         narrow_.span(),
+                         rung);
+        for (std::size_t first = 0; first < tokens_; first += simd::key_tile) {
+            simd::pack_key_tile(keys_.data() + (head * tokens_ + first) * head_dim,
+                                head_dim,
+                                simd::key_tile,
+                                head_dim,
+                                packed_.data(),
+                                rung);
+            multiply(kv, head, first, rung);
+        }
+    }
+    void ours(simd::isa rung) {
+        for (std::size_t head = 0; head < num_kv_heads; ++head) {
+            ours(head, rung);
+        }
+    }
+
+    /// Whether the logits of a head are its dot products: 128 of numbers below 1, added in double.
+    [[nodiscard]] bool correct(simd::isa rung) {
+        constexpr std::size_t head = 3;
+        ours(head, rung);
+        for (std::size_t r = 0; r < num_rows; ++r) {
+            for (std::size_t t = 0; t < tokens_; t += 61) {
+                double sum = 0.0;
+                for (std::size_t k = 0; k < head_dim; ++k) {
+                    sum += static_cast<double>(to_float(narrow_.data()[r * head_dim + k])) *
+                           static_cast<double>(
+                               to_float(keys_.data()[(head * tokens_ + t) * head_dim + k]));
+                }
+                const float logit =
+                    logits_.data()[(t / simd::key_tile * num_rows + r) * simd::key_tile +
+                                   t % simd::key_tile];
+                if (!(std::fabs(static_cast<double>(logit) - sum) < 1e-3)) {
+                    return false;
+                }
+            }
+        }
+        return true;
+    }
+
+private:
+    /// The loop of detail::multiply_tile, which asks for the next keys meanwhile.
+    void
+    multiply(const kv_view<const bf16>& kv, std::size_t head, std::size_t first, simd::isa rung) {
+        constexpr std::size_t slice =
+            6; // a register block; 24 rows, as for f32, ask for too many lines at once
+        const std::size_t next = first + simd::key_tile;
+        const std::size_t count = next < tokens_ ? simd::key_tile : 0;
+        for (std::size_t r = 0; r < num_rows; r += slice) {
+            const std::size_t end = (std::min)(r + slice, num_rows);
+            detail::prefetch_keys(
+                kv, head, next + r * count / num_rows, next + end * count / num_rows);
+            simd::tile_logits(narrow_.data() + r * head_dim,
+                              head_dim,
+                              end - r,
+                              packed_.data(),
+                              head_dim,
+                              1.0F,
+                              logits_.data() + first * num_rows + r * simd::key_tile,
+                              simd::key_tile,
+                              simd::key_tile,
+                              rung);
+        }
+    }
+
+    std::size_t tokens_;
+    huge_buffer<bf16> keys_;
+    huge_buffer<float> queries_;
+    huge_buffer<bf16> narrow_;
+    huge_buffer<float> logits_;
+    huge_buffer<bf16> packed_;
+};
+
+void measure_bf16(session& run, std::size_t tokens) {
+    run.progress(fmt::format("score/bf16 tokens:{}", tokens));
+    bf16_products work(tokens);
+    const bool right = work.correct(simd::isa::avx512);
+    float peak_result = 1e-3F;
+    round_robin turns(run.limits);
+    turns.add("avx512", [&work](std::size_t) { work.ours(simd::isa::avx512); });
+    turns.add("peak", [&peak_result](std::size_t) {
+        peak_result = 1e-3F * bf16_peak(1e-3F + 1e-9F * peak_result);
+    });
+    turns.add("avx2", [&work](std::size_t) { work.ours(simd::isa::avx2); });
+    const timings times = turns.run();
+    const double flops = work.flop() / times.median("avx512");
+    const double peak = bf16_peak_flop() / times.median("peak");
+    row share{.name = fmt::format("score/bf16/tokens:{}", tokens)};
+    share.variant = "avx512";
+    set_times(share, times, tokens);
+    share.bar = 0.80;
+    share.value = flops / peak;
+    share.spread = times.spread("peak", "avx512");
+    share.baseline = fmt::format("bf16 dot-product peak, {:.0f} GFLOP/s; we {:.0f}, AVX2 {:.0f}",
+                                 peak,
+                                 flops,
+                                 work.flop() / times.median("avx2"));
+    if (right) {
+        run.rows.add(std::move(share));
+    } else {
+        run.rows.add_void(std::move(share), "its logits are not the dot products");
+    }
 }
 
 /// The softmax of attention_mass: tiles of logits become weights while they are in cache, and are added up once the sums
@@ -407,7 +535,13 @@ void measure_score(session& run) {
     for (const std::size_t tokens : sequence_lengths(run)) {
         measure_products(run, tokens);
     }
-    measure_bf16(run);
+    if (run.avx512 && simd::has_bf16()) {
+        for (const std::size_t tokens : sequence_lengths(run)) {
+            measure_bf16(run, tokens);
+        }
+    } else {
+        run.rows.skip("score/bf16", "no dot products of bf16 pairs on this machine");
+    }
     for (const std::size_t tokens : std::initializer_list<std::size_t>{4096, 32768}) {
         measure_softmax(run, tokens);
         measure_pool(run, tokens);

@@ -40,6 +40,10 @@
 #    define KVCRUSH_TARGET_AVX512                                                                  \
         __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"   \
                               "avx2,bmi,bmi2,fma,f16c,popcnt")))
+/// Not a rung of its own: Zen 4, Sapphire Rapids and later. simd::has_bf16() asks for it.
+#    define KVCRUSH_TARGET_AVX512_BF16                                                             \
+        __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"   \
+                              "avx512bf16,avx2,bmi,bmi2,fma,f16c,popcnt")))
 #endif
 
 /// Keeps the throwing path out of line.

@@ -51,6 +51,18 @@ inline isa detect_isa() noexcept {
     return found;
 }
 
+/// Whether this machine runs the AVX-512 rung and also multiplies pairs of bf16 (AVX512_BF16). No rung of its own: the few
+/// kernels that profit ask for it.
+[[nodiscard]] inline bool has_bf16() noexcept {
+#if KVCRUSH_X86_DISPATCH
+    static const bool found =
+        best() == isa::avx512 && static_cast<bool>(__builtin_cpu_supports("avx512bf16"));
+    return found;
+#else
+    return false;
+#endif
+}
+
 /// The rung that a call limited to `at_most` takes on this machine.
 [[nodiscard]] inline isa usable(isa at_most) noexcept {
     return at_most < best() ? at_most : best();
