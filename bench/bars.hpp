@@ -32,6 +32,7 @@ void measure_select(session& run);
 void measure_share(session& run);
 void measure_stream(session& run);
 void measure_threads(session& run);
+void measure_attend(session& run);
 
 struct family {
     std::string_view name;

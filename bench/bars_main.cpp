@@ -76,7 +76,10 @@ const std::vector<family>& families() {
          measure_select},
         {"share", "scoring, selecting and compacting a layer, over its prefill", measure_share},
         {"stream", "a decode step after a page was appended", measure_stream},
-        {"threads", "the layers of a model on two threads", measure_threads}};
+        {"threads", "the layers of a model on two threads", measure_threads},
+        {"attend",
+         "a decode step over dense and encoded rows: bandwidth, codecs, eviction, growth, threads",
+         measure_attend}};
     return all;
 }
 

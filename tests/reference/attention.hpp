@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace kvcrush::reference {
@@ -109,6 +110,70 @@ inline std::vector<double> avg_pool(std::span<const float> in, std::size_t kerne
         out[i] /= static_cast<double>(kernel);
     }
     return out;
+}
+
+/// The rows of one kv head, as floats.
+struct rows_of_head {
+    std::vector<float> keys;   ///< [count, key_dim]
+    std::vector<float> values; ///< [count, value_dim]
+    std::size_t count = 0;
+};
+
+/// What attention over rows gives, per query head and query.
+struct attention_result {
+    std::vector<double> output;      ///< [num_q_heads, num_queries, value_dim]
+    std::vector<double> magnitude;   ///< sum of weight * |value|, likewise
+    std::vector<double> log_sum_exp; ///< [num_q_heads, num_queries]
+    std::vector<std::vector<double>>
+        weights; ///< [num_q_heads * num_queries], one per row of the kv head
+};
+
+/// Softmax attention over rows that differ in number from kv head to kv head. The queries are the last tokens: query i of
+/// n sees all rows but the last n - 1 - i.
+/// @param queries  [num_q_heads, num_queries, key_dim]
+inline attention_result attention_over_rows(std::span<const float> queries,
+                                            std::span<const rows_of_head> heads,
+                                            std::size_t num_q_heads,
+                                            std::size_t num_queries,
+                                            std::size_t key_dim,
+                                            std::size_t value_dim,
+                                            double scale) {
+    attention_result result;
+    for (std::size_t h = 0; h < num_q_heads; ++h) {
+        const rows_of_head& rows = heads[h / (num_q_heads / heads.size())];
+        for (std::size_t i = 0; i < num_queries; ++i) {
+            const std::size_t hidden = num_queries - 1 - i;
+            const std::size_t seen = rows.count > hidden ? rows.count - hidden : 0;
+            const auto query = queries.subspan((h * num_queries + i) * key_dim, key_dim);
+            std::vector<double> logits;
+            for (std::size_t t = 0; t < seen; ++t) {
+                logits.push_back(scale *
+                                 dot(query, std::span(rows.keys).subspan(t * key_dim, key_dim)));
+            }
+            std::vector<double> weights = softmax(logits);
+            double sum = 0.0;
+            const double high = seen == 0 ? 0.0 : *std::max_element(logits.begin(), logits.end());
+            for (const double logit : logits) {
+                sum += std::exp(logit - high);
+            }
+            result.log_sum_exp.push_back(high + std::log(sum));
+            weights.resize(rows.count, 0.0);
+            for (std::size_t c = 0; c < value_dim; ++c) {
+                double output = 0.0;
+                double magnitude = 0.0;
+                for (std::size_t t = 0; t < seen; ++t) {
+                    const double term =
+                        weights[t] * static_cast<double>(rows.values[t * value_dim + c]);
+                    output += term;
+                    magnitude += std::abs(term);
+                }
+                result.output.push_back(output);
+                result.magnitude.push_back(magnitude);
+            }
+            result.weights.push_back(std::move(weights));
+        }
+    }
+    return result;
 }
 
 } // namespace kvcrush::reference

@@ -4,6 +4,7 @@
 /// of them per kv head, keys and values of different codecs.
 #pragma once
 
+#include <kvcrush/attend/detail/running_softmax.hpp>
 #include <kvcrush/attend/partial_attention.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/attend/stored_rows.hpp>
@@ -153,36 +154,45 @@ inline void attend_rows(const attend_work& work,
             }
         }
     }
-    tile_rows rows;
-    for (std::size_t done = 0; done < piece.count; done += attend_tile) {
-        const std::size_t count = (std::min)(attend_tile, piece.count - done);
-        locate_rows(segment.keys, keys.group_size, piece.first + done, count, rows);
-        keys.dots(keys, rows, prepared, num_rows, key_dim, logits, scratch);
+    // Rows behind the piece are worth asking for if they are what this lane reads next.
+    const std::size_t end = work.num_lanes == 1 ? segment.count : piece.first + piece.count;
+    const std::size_t first_rows = (std::min)(attend_tile, piece.count);
+    tile_rows key_rows[2];
+    tile_rows value_rows[2];
+    locate_rows(segment.keys, keys.group_size, piece.first, first_rows, key_rows[0]);
+    locate_rows(segment.values, values.group_size, piece.first, first_rows, value_rows[0]);
+    for (std::size_t done = 0, turn = 0; done < piece.count; done += attend_tile, turn ^= 1) {
+        tile_rows& now_keys = key_rows[turn];
+        tile_rows& now_values = value_rows[turn];
+        const std::size_t count = now_keys.count;
+        const std::size_t next = piece.first + done + count;
+        now_keys.next = nullptr;
+        now_values.next = nullptr;
+        if (next < end) {
+            const std::size_t next_count = (std::min)(attend_tile, end - next);
+            locate_rows(segment.keys, keys.group_size, next, next_count, key_rows[turn ^ 1]);
+            locate_rows(segment.values, values.group_size, next, next_count, value_rows[turn ^ 1]);
+            now_keys.next = &key_rows[turn ^ 1];
+            now_values.next = &value_rows[turn ^ 1];
+        }
+        keys.dots(keys, now_keys, prepared, num_rows, key_dim, logits, scratch);
+        const std::size_t before = piece.before + done;
         for (std::size_t r = 0; r < num_rows; ++r) {
             const std::size_t query = first_query + r % num_queries;
-            const std::size_t head = piece.head * work.group + r / num_queries;
             // The last query sees all rows, each one before it a row less.
             const std::size_t hidden = all_queries - 1 - query;
             const std::size_t visible = total > hidden ? total - hidden : 0;
-            const std::size_t before = piece.before + done;
             const std::size_t seen = visible > before ? (std::min)(count, visible - before) : 0;
-            const std::span<float> row(logits + r * attend_tile, attend_tile);
-            float high = partial.largest[r];
-            for (std::size_t t = 0; t < seen; ++t) {
-                row[t] += bias[r];
-                high = row[t] > high ? row[t] : high;
-            }
+            float* const row = logits + r * attend_tile;
+            const float high = largest_logit(row, seen, bias[r], partial.largest[r], work.rung);
             if (!work.options.weights.empty()) {
+                const std::size_t head = piece.head * work.group + r / num_queries;
                 const std::span<float> kept = work.options.weights.subspan(
                     (head * all_queries + query) * work.options.weights_stride + before, count);
-                std::copy_n(row.begin(), seen, kept.begin());
+                std::copy_n(row, seen, kept.begin());
                 std::fill(kept.begin() + static_cast<std::ptrdiff_t>(seen),
                           kept.end(),
                           -std::numeric_limits<float>::infinity());
-            }
-            if (seen == 0) {
-                std::fill_n(row.begin(), count, 0.0F);
-                continue;
             }
             if (high != partial.largest[r]) {
                 const float factor = std::exp(partial.largest[r] - high);
@@ -192,18 +202,10 @@ inline void attend_rows(const attend_work& work,
                     value *= factor;
                 }
             }
-            for (std::size_t t = 0; t < seen; ++t) {
-                row[t] -= high;
-            }
-            simd::exp_many(row.first(seen), row.first(seen), work.rung);
-            for (std::size_t t = 0; t < seen; ++t) {
-                partial.sum[r] += row[t];
-            }
-            std::fill_n(row.begin() + static_cast<std::ptrdiff_t>(seen), count - seen, 0.0F);
+            partial.sum[r] += exp_logits(row, seen, high, work.rung);
         }
-        locate_rows(segment.values, values.group_size, piece.first + done, count, rows);
         values.accumulate(
-            values, rows, logits, num_rows, work.value_dim, partial.values.data(), scratch);
+            values, now_values, logits, num_rows, work.value_dim, partial.values.data(), scratch);
     }
     values.finish(values, partial.values.data(), num_rows, work.value_dim);
 }

@@ -7,14 +7,25 @@
 /// kernels of their own (attend/detail/).
 #pragma once
 
+#include <kvcrush/attend/detail/integer_kernels_avx512.hpp>
+#include <kvcrush/attend/detail/tile_kernels_avx2.hpp>
+#include <kvcrush/attend/detail/tile_kernels_avx512.hpp>
 #include <kvcrush/attend/stored_rows.hpp>
 #include <kvcrush/codec/codec.hpp>
+#include <kvcrush/codec/dense.hpp>
+#include <kvcrush/codec/int8_row.hpp>
+#include <kvcrush/codec/q4_0.hpp>
+#include <kvcrush/codec/q8_0.hpp>
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/types.hpp>
 #include <kvcrush/simd/isa.hpp>
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <span>
+#include <type_traits>
+#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -124,6 +135,85 @@ void finish_rotated(const row_kernels& self,
     }
 }
 
+/// Rows of a tile as they are after decoding, in the manner of stored rows.
+inline void locate_decoded(const float* rows, std::size_t dim, tile_rows& tile) noexcept {
+    locate_rows({.data = reinterpret_cast<const std::byte*>(rows), .stride = dim * sizeof(float)},
+                1,
+                0,
+                tile.count,
+                tile);
+}
+
+/// Asks memory for what decoding the next tile will read.
+inline void prefetch_next(const tile_rows& rows, std::size_t bytes) noexcept {
+    if (rows.next == nullptr) {
+        return;
+    }
+    const std::byte* before = nullptr;
+    for (std::size_t t = 0; t < rows.next->count; ++t) {
+        const std::byte* const group = rows.next->group[t];
+        for (std::size_t i = 0; group != before && i < bytes; i += 64) {
+#if defined(__GNUC__)
+            __builtin_prefetch(group + i, 0, 2);
+#endif
+        }
+        before = group;
+    }
+}
+
+inline void dots_of_floats(const tile_rows& rows,
+                           const float* queries,
+                           std::size_t num_queries,
+                           std::size_t dim,
+                           float* out,
+                           simd::isa rung) noexcept {
+    switch (rung) {
+#if KVCRUSH_X86_DISPATCH
+    case simd::isa::avx512:
+        return dots_avx512<dense_rows_avx512<float>>(rows, queries, num_queries, dim, out);
+    case simd::isa::avx2:
+        return dots_avx2<dense_rows_avx2<float>>(rows, queries, num_queries, dim, out);
+#endif
+    default: break;
+    }
+    for (std::size_t q = 0; q < num_queries; ++q) {
+        for (std::size_t t = 0; t < rows.count; ++t) {
+            const float* const row = reinterpret_cast<const float*>(rows.group[t]);
+            float sum = 0.0F;
+            for (std::size_t c = 0; c < dim; ++c) {
+                sum += queries[q * dim + c] * row[c];
+            }
+            out[q * attend_tile + t] = sum;
+        }
+    }
+}
+
+inline void accumulate_floats(const tile_rows& rows,
+                              const float* weights,
+                              std::size_t num_queries,
+                              std::size_t dim,
+                              float* sums,
+                              simd::isa rung) noexcept {
+    switch (rung) {
+#if KVCRUSH_X86_DISPATCH
+    case simd::isa::avx512:
+        return accumulate_avx512<dense_rows_avx512<float>>(rows, weights, num_queries, dim, sums);
+    case simd::isa::avx2:
+        return accumulate_avx2<dense_rows_avx2<float>>(rows, weights, num_queries, dim, sums);
+#endif
+    default: break;
+    }
+    for (std::size_t q = 0; q < num_queries; ++q) {
+        for (std::size_t t = 0; t < rows.count; ++t) {
+            const float* const row = reinterpret_cast<const float*>(rows.group[t]);
+            const float weight = weights[q * attend_tile + t];
+            for (std::size_t c = 0; c < dim; ++c) {
+                sums[q * dim + c] += weight * row[c];
+            }
+        }
+    }
+}
+
 template <Codec C>
 void dots_of_decoded(const row_kernels& self,
                      const tile_rows& rows,
@@ -132,16 +222,13 @@ void dots_of_decoded(const row_kernels& self,
                      std::size_t dim,
                      float* out,
                      float* scratch) noexcept {
-    decode_tile(stored_codec(*static_cast<const C*>(self.codec)), rows, dim, scratch, self.rung);
-    for (std::size_t q = 0; q < num_queries; ++q) {
-        for (std::size_t t = 0; t < rows.count; ++t) {
-            float sum = 0.0F;
-            for (std::size_t c = 0; c < dim; ++c) {
-                sum += prepared[q * dim + c] * scratch[t * dim + c];
-            }
-            out[q * attend_tile + t] = sum;
-        }
-    }
+    const auto& codec = stored_codec(*static_cast<const C*>(self.codec));
+    prefetch_next(rows, codec.group_bytes(dim));
+    decode_tile(codec, rows, dim, scratch, self.rung);
+    tile_rows decoded;
+    decoded.count = rows.count;
+    locate_decoded(scratch, dim, decoded);
+    dots_of_floats(decoded, prepared, num_queries, dim, out, self.rung);
 }
 
 template <Codec C>
@@ -152,15 +239,217 @@ void accumulate_decoded(const row_kernels& self,
                         std::size_t dim,
                         float* sums,
                         float* scratch) noexcept {
-    decode_tile(stored_codec(*static_cast<const C*>(self.codec)), rows, dim, scratch, self.rung);
-    for (std::size_t q = 0; q < num_queries; ++q) {
-        for (std::size_t t = 0; t < rows.count; ++t) {
-            const float weight = weights[q * attend_tile + t];
-            for (std::size_t c = 0; c < dim; ++c) {
-                sums[q * dim + c] += weight * scratch[t * dim + c];
-            }
+    const auto& codec = stored_codec(*static_cast<const C*>(self.codec));
+    prefetch_next(rows, codec.group_bytes(dim));
+    decode_tile(codec, rows, dim, scratch, self.rung);
+    tile_rows decoded;
+    decoded.count = rows.count;
+    locate_decoded(scratch, dim, decoded);
+    accumulate_floats(decoded, weights, num_queries, dim, sums, self.rung);
+}
+
+/// For codecs without a row loader: attention decodes a tile at a time.
+struct no_row_loader {};
+
+#if KVCRUSH_X86_DISPATCH
+
+template <Codec C>
+[[nodiscard]] constexpr auto row_loader_avx512() noexcept {
+    if constexpr (std::is_same_v<C, dense_codec<float>>) {
+        return dense_rows_avx512<float>{};
+    } else if constexpr (std::is_same_v<C, dense_codec<f16>>) {
+        return dense_rows_avx512<f16>{};
+    } else if constexpr (std::is_same_v<C, dense_codec<bf16>>) {
+        return dense_rows_avx512<bf16>{};
+    } else if constexpr (std::is_same_v<C, int8_row_codec>) {
+        return int8_rows_avx512{};
+    } else if constexpr (std::is_same_v<C, q8_0_codec>) {
+        return q8_0_rows_avx512{};
+    } else if constexpr (std::is_same_v<C, q4_0_codec>) {
+        return q4_0_rows_avx512{};
+    } else {
+        return no_row_loader{};
+    }
+}
+
+template <Codec C>
+[[nodiscard]] constexpr auto row_loader_avx2() noexcept {
+    if constexpr (std::is_same_v<C, dense_codec<float>>) {
+        return dense_rows_avx2<float>{};
+    } else if constexpr (std::is_same_v<C, dense_codec<f16>>) {
+        return dense_rows_avx2<f16>{};
+    } else if constexpr (std::is_same_v<C, dense_codec<bf16>>) {
+        return dense_rows_avx2<bf16>{};
+    } else if constexpr (std::is_same_v<C, int8_row_codec>) {
+        return int8_rows_avx2{};
+    } else {
+        return no_row_loader{};
+    }
+}
+
+template <typename Loader>
+void dots_as_stored_avx512(const row_kernels&,
+                           const tile_rows& rows,
+                           const float* prepared,
+                           std::size_t num_queries,
+                           std::size_t dim,
+                           float* out,
+                           float*) noexcept {
+    dots_avx512<Loader>(rows, prepared, num_queries, dim, out);
+}
+
+template <typename Loader>
+void accumulate_as_stored_avx512(const row_kernels&,
+                                 const tile_rows& rows,
+                                 const float* weights,
+                                 std::size_t num_queries,
+                                 std::size_t dim,
+                                 float* sums,
+                                 float*) noexcept {
+    accumulate_avx512<Loader>(rows, weights, num_queries, dim, sums);
+}
+
+template <typename Loader>
+void dots_as_stored_avx2(const row_kernels&,
+                         const tile_rows& rows,
+                         const float* prepared,
+                         std::size_t num_queries,
+                         std::size_t dim,
+                         float* out,
+                         float*) noexcept {
+    dots_avx2<Loader>(rows, prepared, num_queries, dim, out);
+}
+
+template <typename Loader>
+void accumulate_as_stored_avx2(const row_kernels&,
+                               const tile_rows& rows,
+                               const float* weights,
+                               std::size_t num_queries,
+                               std::size_t dim,
+                               float* sums,
+                               float*) noexcept {
+    accumulate_avx2<Loader>(rows, weights, num_queries, dim, sums);
+}
+
+template <Codec C>
+[[nodiscard]] constexpr auto integer_codes() noexcept {
+    if constexpr (std::is_same_v<C, int8_row_codec>) {
+        return int8_codes{};
+    } else if constexpr (std::is_same_v<C, q8_0_codec>) {
+        return q8_0_codes{};
+    } else if constexpr (std::is_same_v<C, q4_0_codec>) {
+        return q4_0_codes{};
+    } else {
+        return no_row_loader{};
+    }
+}
+
+/// Rows of other lengths are worked on in fp32.
+[[nodiscard]] constexpr bool suits_integers(std::size_t dim) noexcept {
+    return dim % 16 == 0 && dim <= integer_max_dim;
+}
+
+/// Floats in front of which the integers of the queries stand while they are rotated.
+template <typename Codes>
+[[nodiscard]] std::size_t integer_query_floats(std::size_t num_queries, std::size_t dim) noexcept {
+    return num_queries * integer_queries<Codes>::query_bytes(dim) / sizeof(float);
+}
+
+template <typename Codes>
+std::size_t integer_prepared_size(std::size_t num_queries, std::size_t dim) noexcept {
+    return num_queries * dim +
+           (suits_integers(dim) ? integer_query_floats<Codes>(num_queries, dim) : 0);
+}
+
+template <Codec C, typename Codes>
+void prepare_integers(const row_kernels& self,
+                      const float* queries,
+                      std::size_t num_queries,
+                      std::size_t dim,
+                      float* prepared) noexcept {
+    if (!suits_integers(dim)) {
+        return prepare_rotated<C>(self, queries, num_queries, dim, prepared);
+    }
+    float* const rotated = prepared + integer_query_floats<Codes>(num_queries, dim);
+    prepare_rotated<C>(self, queries, num_queries, dim, rotated);
+    integer_queries<Codes>::prepare(
+        rotated, num_queries, dim, reinterpret_cast<std::byte*>(prepared));
+}
+
+template <typename Loader, typename Codes>
+void dots_of_integers(const row_kernels&,
+                      const tile_rows& rows,
+                      const float* prepared,
+                      std::size_t num_queries,
+                      std::size_t dim,
+                      float* out,
+                      float*) noexcept {
+    if (suits_integers(dim)) {
+        integer_dots<Codes>(
+            rows, reinterpret_cast<const std::byte*>(prepared), num_queries, dim, out);
+    } else {
+        dots_avx512<Loader>(rows, prepared, num_queries, dim, out);
+    }
+}
+
+template <typename Loader, typename Codes>
+void accumulate_integers(const row_kernels&,
+                         const tile_rows& rows,
+                         const float* weights,
+                         std::size_t num_queries,
+                         std::size_t dim,
+                         float* sums,
+                         float*) noexcept {
+    if (suits_integers(dim)) {
+        integer_accumulate<Codes>(rows, weights, num_queries, dim, sums);
+    } else {
+        accumulate_avx512<Loader>(rows, weights, num_queries, dim, sums);
+    }
+}
+
+#endif // KVCRUSH_X86_DISPATCH
+
+/// Puts in the kernels that read rows of this codec as they lie, where there are some.
+template <Codec C>
+void take_fused_kernels(row_kernels& table) noexcept {
+#if KVCRUSH_X86_DISPATCH
+    using stored = std::remove_cvref_t<decltype(stored_codec(std::declval<const C&>()))>;
+    if (table.rung == simd::isa::avx512) {
+        using loader = decltype(row_loader_avx512<stored>());
+        if constexpr (!std::is_same_v<loader, no_row_loader>) {
+            table.dots = dots_as_stored_avx512<loader>;
+            table.accumulate = accumulate_as_stored_avx512<loader>;
+        }
+    } else if (table.rung == simd::isa::avx2) {
+        using loader = decltype(row_loader_avx2<stored>());
+        if constexpr (!std::is_same_v<loader, no_row_loader>) {
+            table.dots = dots_as_stored_avx2<loader>;
+            table.accumulate = accumulate_as_stored_avx2<loader>;
         }
     }
+#else
+    static_cast<void>(table);
+#endif
+}
+
+/// Puts in kernels of integer arithmetic, where codec and machine have them.
+template <Codec C>
+void take_integer_kernels(row_kernels& table) noexcept {
+#if KVCRUSH_X86_DISPATCH
+    using stored = std::remove_cvref_t<decltype(stored_codec(std::declval<const C&>()))>;
+    using codes = decltype(integer_codes<stored>());
+    if constexpr (!std::is_same_v<codes, no_row_loader>) {
+        if (table.rung == simd::isa::avx512 && has_vnni()) {
+            using loader = decltype(row_loader_avx512<stored>());
+            table.prepared_size = integer_prepared_size<codes>;
+            table.prepare = prepare_integers<C, codes>;
+            table.dots = dots_of_integers<loader, codes>;
+            table.accumulate = accumulate_integers<loader, codes>;
+        }
+    }
+#else
+    static_cast<void>(table);
+#endif
 }
 
 } // namespace detail
@@ -171,21 +460,46 @@ void accumulate_decoded(const row_kernels& self,
     return (attend_tile + (group_size > 1 ? group_size : 0)) * dim;
 }
 
+/// How attention computes with encoded rows.
+enum class arithmetic : std::uint8_t {
+    /// In fp32, as if rows were decoded first: 1e-5 of the sum of absolute terms.
+    exact,
+    /// In integers, for int8_row, q8_0, q4_0 and rotations of them, on CPUs with AVX512_VNNI and AVX512_VBMI; elsewhere
+    /// exact. Queries and weights have 16 bits beside codes of 8, 12 beside codes of 4, relative to the largest channel
+    /// of a query and the largest weight of a tile: far less than what encoding the rows has lost, see
+    /// attend/detail/integer_kernels_avx512.hpp.
+    integer
+};
+
 /// The table of a codec.
 /// @param codec  referred to by the table; must outlive it
 template <Codec C>
 [[nodiscard]] row_kernels kernels_of(const C& codec, simd::isa at_most = simd::best()) noexcept {
-    return {.codec = &codec,
-            .group_size = codec.group_size(),
-            .rung = simd::usable(at_most),
-            .prepared_size = detail::floats_as_they_are,
-            .prepare = detail::prepare_rotated<C>,
-            .dots = detail::dots_of_decoded<C>,
-            .accumulate = detail::accumulate_decoded<C>,
-            .finish = detail::finish_rotated<C>};
+    row_kernels table{.codec = &codec,
+                      .group_size = codec.group_size(),
+                      .rung = simd::usable(at_most),
+                      .prepared_size = detail::floats_as_they_are,
+                      .prepare = detail::prepare_rotated<C>,
+                      .dots = detail::dots_of_decoded<C>,
+                      .accumulate = detail::accumulate_decoded<C>,
+                      .finish = detail::finish_rotated<C>};
+    detail::take_fused_kernels<C>(table);
+    return table;
 }
 template <Codec C>
 row_kernels kernels_of(const C&& codec, simd::isa = simd::best()) = delete;
+
+template <Codec C>
+[[nodiscard]] row_kernels
+kernels_of(const C& codec, arithmetic how, simd::isa at_most = simd::best()) noexcept {
+    row_kernels table = kernels_of(codec, at_most);
+    if (how == arithmetic::integer) {
+        detail::take_integer_kernels<C>(table);
+    }
+    return table;
+}
+template <Codec C>
+row_kernels kernels_of(const C&& codec, arithmetic, simd::isa = simd::best()) = delete;
 
 } // namespace v0
 } // namespace kvcrush

@@ -6,6 +6,7 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/types.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -36,11 +37,14 @@ struct stored_rows {
 
 /// Up to attend_tile rows, located.
 struct tile_rows {
-    /// The group that holds each row.
+    /// The group that holds each row. Behind the last one it is repeated up to a multiple of eight, so that kernels that
+    /// take several rows at a time need not look.
     const std::byte* group[attend_tile];
     /// Which row of its group each is; 0 throughout for row codecs.
     std::uint8_t within[attend_tile];
     std::size_t count = 0;
+    /// The rows that are read next, for kernels that ask memory for them while they compute; nullptr for none.
+    const tile_rows* next = nullptr;
 };
 
 /// Locates rows [first, first + count).
@@ -52,15 +56,46 @@ inline void locate_rows(const stored_rows& rows,
                         tile_rows& tile) noexcept {
     KVCRUSH_ASSERT(count <= attend_tile && group_size >= 1 && group_size <= 256);
     tile.count = count;
-    for (std::size_t i = 0; i < count; ++i) {
-        std::size_t row = rows.index == nullptr ? first + i : rows.index[first + i];
-        const std::byte* base = rows.data;
-        if (rows.pages != nullptr) {
-            base += static_cast<std::size_t>(rows.pages[row / rows.page_size]) * rows.page_stride;
-            row %= rows.page_size;
+    // Divisions take longer than the arithmetic on a row, so the usual cases do without.
+    if (group_size == 1 && rows.pages == nullptr) {
+        std::fill_n(tile.within, attend_tile, std::uint8_t{0});
+        if (rows.index == nullptr) {
+            const std::byte* row = rows.data + first * rows.stride;
+            for (std::size_t i = 0; i < count; ++i, row += rows.stride) {
+                tile.group[i] = row;
+            }
+        } else {
+            for (std::size_t i = 0; i < count; ++i) {
+                tile.group[i] = rows.data + rows.index[first + i] * rows.stride;
+            }
         }
-        tile.group[i] = base + row / group_size * rows.stride;
-        tile.within[i] = static_cast<std::uint8_t>(row % group_size);
+    } else if (group_size == 1 && rows.index == nullptr) {
+        std::size_t page = count == 0 ? 0 : first / rows.page_size;
+        std::size_t row = count == 0 ? 0 : first % rows.page_size;
+        for (std::size_t i = 0; i < count; ++page, row = 0) {
+            const std::byte* const base =
+                rows.data + static_cast<std::size_t>(rows.pages[page]) * rows.page_stride;
+            for (; row < rows.page_size && i < count; ++row, ++i) {
+                tile.group[i] = base + row * rows.stride;
+                tile.within[i] = 0;
+            }
+        }
+    } else {
+        for (std::size_t i = 0; i < count; ++i) {
+            std::size_t row = rows.index == nullptr ? first + i : rows.index[first + i];
+            const std::byte* base = rows.data;
+            if (rows.pages != nullptr) {
+                base +=
+                    static_cast<std::size_t>(rows.pages[row / rows.page_size]) * rows.page_stride;
+                row %= rows.page_size;
+            }
+            tile.group[i] = base + row / group_size * rows.stride;
+            tile.within[i] = static_cast<std::uint8_t>(row % group_size);
+        }
+    }
+    for (std::size_t i = count; i % 8 != 0; ++i) {
+        tile.group[i] = tile.group[count - 1];
+        tile.within[i] = tile.within[count - 1];
     }
 }
 

@@ -21,6 +21,16 @@ inline namespace v0 {
 class position_set {
 public:
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
+    /// One more than the largest position, 0 if there is none.
+    [[nodiscard]] std::size_t end() const noexcept {
+        std::size_t words = size_ == 0 ? 0 : words_.size();
+        while (words > 0 && words_[words - 1] == 0) {
+            --words;
+        }
+        return words == 0 ? 0
+                          : (first_word_ + words - 1) * word_bits +
+                                static_cast<std::size_t>(std::bit_width(words_[words - 1]));
+    }
 
     /// @pre above all positions held
     void push(token_index position) {
@@ -28,12 +38,11 @@ public:
             words_.clear();
             first_word_ = position / word_bits;
         }
+        KVCRUSH_ASSERT(position >= end());
         const std::size_t word = position / word_bits - first_word_;
-        KVCRUSH_ASSERT(position / word_bits >= first_word_);
         if (word >= words_.size()) {
             words_.resize(word + 1, 0);
         }
-        KVCRUSH_ASSERT(words_[word] >> (position % word_bits) == 0);
         words_[word] |= std::uint64_t{1} << (position % word_bits);
         ++size_;
     }

@@ -34,7 +34,8 @@ struct sequence_options {
     /// The first tokens have a codec of their own: whole models depend on them, and they are few.
     std::size_t num_sink_tokens = 4;
     codec_pair sinks{};
-    /// Where the other rows go, the most precise first; with none, all rows stay dense.
+    /// Where the other rows go, the most precise first; with none, all rows stay dense. Keys are centred here alone: sinks
+    /// lie far off the mean, and dense rows come before there is one.
     std::vector<codec_pair> tiers{};
     /// Newest rows that flush() leaves dense.
     std::size_t window = 128;
@@ -181,6 +182,9 @@ public:
 
     /// Encodes the oldest dense rows of a head. The first call of a head also fixes the mean of its keys, sinks left out,
     /// where a tier centres keys.
+    ///
+    /// Rows of a tier ascend. So a row that waited for its group while a younger one went to another tier cannot follow
+    /// there: it then goes to the first tier that holds nothing younger.
     /// @param tier_of  the tier of each of them, below options().tiers.size(); not looked at for sinks
     /// @return false, with nothing changed, if a codec cannot hold a row
     [[nodiscard]] bool encode(std::size_t head, std::span<const std::uint8_t> tier_of);
@@ -218,6 +222,8 @@ public:
     void decode(std::size_t head, std::span<float> keys, std::span<float> values) const;
 
     /// Attention of the newest tokens, whose rows are there already, over all rows; see kvcrush::attend.
+    /// @pre with several queries, the rows of all but the first of them are the last rows of each head: dense still, or
+    ///      there is but one tier
     /// @param[in]  queries  [num_q_heads, num_queries, key_dim]
     /// @param[out] output   [num_q_heads, num_queries, value_dim]
     /// @note weights, if asked for, come in the order of rows, not in reading order
@@ -277,6 +283,11 @@ private:
                            [](const codec_pair& tier) { return tier.keys.centres_keys(); });
     }
 
+    /// Whether this store of a head is a tier.
+    [[nodiscard]] bool is_tier(std::size_t store) const noexcept {
+        return store > 0 && store <= options_.tiers.size();
+    }
+
     void collect_segments(simd::isa at_most);
 
     sequence_options options_;
@@ -310,8 +321,17 @@ inline bool kv_sequence::encode(std::size_t head, std::span<const std::uint8_t> 
     std::vector<std::size_t> waiting(rows.stores.size(), 0);
     for (std::size_t i = 0; i < count; ++i) {
         KVCRUSH_ASSERT(tier_of[i] < options_.tiers.size());
-        store_of[i] = positions[i] < options_.num_sink_tokens ? 0 : 1 + tier_of[i];
-        ++waiting[store_of[i]];
+        std::size_t store = 0;
+        if (positions[i] >= options_.num_sink_tokens) {
+            store = 1 + tier_of[i];
+            // The tier that it waited for is one of them.
+            for (std::size_t s = 1; rows.stores[store].positions().end() > positions[i]; ++s) {
+                KVCRUSH_ASSERT(is_tier(s));
+                store = s;
+            }
+        }
+        store_of[i] = store;
+        ++waiting[store];
     }
     std::vector<token_index> staying;
     for (std::size_t s = 0; s + 1 < rows.stores.size(); ++s) {
@@ -350,7 +370,7 @@ inline bool kv_sequence::encode(std::size_t head, std::span<const std::uint8_t> 
     std::vector<std::size_t> added(rows.stores.size(), 0);
     for (std::size_t s = 0; s + 1 < rows.stores.size(); ++s) {
         row_store& store = rows.stores[s];
-        const bool centred = store.keys().codec().centres_keys() && !mean.empty();
+        const bool centred = is_tier(s) && store.keys().codec().centres_keys();
         std::vector<float> own_keys;
         std::vector<float> own_values;
         std::vector<token_index> own_positions;
@@ -392,10 +412,11 @@ kv_sequence::decode(std::size_t head, std::span<float> keys, std::span<float> va
     std::vector<float> stored_keys(keys.size());
     std::vector<float> stored_values(values.size());
     std::size_t first = 0;
-    for (const row_store& store : heads_[head].stores) {
+    for (std::size_t s = 0; s < heads_[head].stores.size(); ++s) {
+        const row_store& store = heads_[head].stores[s];
         const std::span<float> own(stored_keys.data() + first * key_dim, store.size() * key_dim);
         store.keys().decode(0, store.size(), own);
-        if (store.keys().codec().centres_keys() && !heads_[head].key_mean.empty()) {
+        if (is_tier(s) && store.keys().codec().centres_keys()) {
             for (std::size_t i = 0; i < own.size(); ++i) {
                 own[i] += heads_[head].key_mean[i % key_dim];
             }
@@ -422,7 +443,8 @@ inline void kv_sequence::collect_segments(simd::isa at_most) {
     for (const head_rows& head : heads_) {
         const float* const mean = head.key_mean.empty() ? nullptr : head.key_mean.data();
         for (std::size_t s = 0; s < head.stores.size(); ++s) {
-            segments_.push_back(head.stores[s].segment(kernels_[2 * s], kernels_[2 * s + 1], mean));
+            segments_.push_back(head.stores[s].segment(
+                kernels_[2 * s], kernels_[2 * s + 1], is_tier(s) ? mean : nullptr));
         }
     }
     const std::size_t per_head = heads_.front().stores.size();

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+// attend/*: one decode step of one layer, over keys and values that no cache holds. Rows of a head lie one after the other.
+#include <kvcrush/attend/attend.hpp>
+#include <kvcrush/codec/dense.hpp>
+#include <kvcrush/codec/int8_row.hpp>
+#include <kvcrush/codec/q4_0.hpp>
+#include <kvcrush/codec/q8_0.hpp>
+#include <kvcrush/core/query_view.hpp>
+#include <kvcrush/core/random.hpp>
+
+#include "bandwidth_probe.hpp"
+#include "bars.hpp"
+#include "baseline_attend.hpp"
+#include "huge_buffer.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace kvcrush::bench {
+namespace {
+
+struct layer_shape {
+    std::size_t num_q_heads;
+    std::size_t num_kv_heads;
+    std::size_t dim;
+
+    [[nodiscard]] std::string name() const {
+        return fmt::format("heads:{}/{}/dim:{}", num_q_heads, num_kv_heads, dim);
+    }
+    /// How many tokens take 64 MiB of keys and values in f16.
+    [[nodiscard]] std::size_t tokens_of_64_mib() const noexcept {
+        return (std::size_t{64} << 20) / (4 * num_kv_heads * dim);
+    }
+};
+
+constexpr layer_shape llama{32, 8, 128};
+constexpr layer_shape small_llama{9, 3, 64};
+
+/// Keys and values of one layer in one codec.
+class stored_layer {
+public:
+    template <typename C>
+    stored_layer(const C& codec,
+                 const layer_shape& shape,
+                 std::size_t tokens,
+                 const row_kernels& kernels)
+        : row_bytes_(codec.group_bytes(shape.dim)),
+          keys_(shape.num_kv_heads * tokens * row_bytes_),
+          values_(keys_.size()),
+          kernels_(kernels) {
+        constexpr std::size_t num_different = 1024;
+        std::vector<std::byte> rows(num_different * row_bytes_);
+        std::vector<float> row(shape.dim);
+        for (std::size_t r = 0; r < num_different; ++r) {
+            for (std::size_t c = 0; c < shape.dim; ++c) {
+                row[c] = 4.0F * random_unit(71, r, c) - 2.0F;
+            }
+            // Finite by construction.
+            static_cast<void>(
+                codec.encode(row, shape.dim, std::span(rows).subspan(r * row_bytes_, row_bytes_)));
+        }
+        for (std::size_t i = 0; i < shape.num_kv_heads * tokens; ++i) {
+            std::memcpy(keys_.data() + i * row_bytes_,
+                        rows.data() + i * 7 % num_different * row_bytes_,
+                        row_bytes_);
+            std::memcpy(values_.data() + i * row_bytes_,
+                        rows.data() + (i * 11 + 5) % num_different * row_bytes_,
+                        row_bytes_);
+        }
+        for (std::size_t head = 0; head < shape.num_kv_heads; ++head) {
+            const std::size_t at = head * tokens * row_bytes_;
+            segments_.push_back({.count = tokens,
+                                 .keys = {.data = keys_.data() + at, .stride = row_bytes_},
+                                 .key_kernels = &kernels_,
+                                 .values = {.data = values_.data() + at, .stride = row_bytes_},
+                                 .value_kernels = &kernels_});
+        }
+        use_first(tokens);
+    }
+    stored_layer(const stored_layer&) = delete;
+    stored_layer& operator=(const stored_layer&) = delete;
+    ~stored_layer() = default;
+
+    /// From now on a head has so many rows.
+    void use_first(std::size_t tokens) {
+        heads_.clear();
+        for (attend_segment& segment : segments_) {
+            segment.count = tokens;
+            heads_.emplace_back(&segment, 1);
+        }
+    }
+    [[nodiscard]] std::span<const attend_head> heads() const noexcept { return heads_; }
+    [[nodiscard]] std::span<const std::byte> keys() const noexcept { return keys_.span(); }
+    [[nodiscard]] std::span<const std::byte> values() const noexcept { return values_.span(); }
+    [[nodiscard]] std::size_t bytes() const noexcept { return 2 * keys_.size(); }
+
+private:
+    std::size_t row_bytes_;
+    huge_buffer<std::byte> keys_;
+    huge_buffer<std::byte> values_;
+    row_kernels kernels_;
+    std::vector<attend_segment> segments_;
+    std::vector<attend_head> heads_;
+};
+
+/// Queries, output and memory of calls that take turns.
+class step {
+public:
+    explicit step(const layer_shape& shape)
+        : shape_(shape), queries_(shape.num_q_heads * shape.dim), output_(queries_.size()) {
+        for (std::size_t i = 0; i < queries_.size(); ++i) {
+            queries_[i] = 2.0F * random_unit(72, 0, i) - 1.0F;
+        }
+    }
+    template <typename E = serial_executor>
+    void operator()(const stored_layer& layer, std::size_t num_lanes = 1, E&& execute = {}) {
+        const query_view view(queries_, shape_.num_q_heads, 1, shape_.dim);
+        const attend_options options{.num_lanes = num_lanes};
+        memory_.resize(
+            (std::max)(memory_.size(), attend_workspace(view, layer.heads(), shape_.dim, options)));
+        attend(view, layer.heads(), shape_.dim, output_, memory_, options, execute);
+    }
+    [[nodiscard]] const std::vector<float>& queries() const noexcept { return queries_; }
+    [[nodiscard]] std::vector<float>& output() noexcept { return output_; }
+
+private:
+    layer_shape shape_;
+    std::vector<float> queries_;
+    std::vector<float> output_;
+    std::vector<float> memory_;
+};
+
+row make_row(const std::string& name, const timings& times, std::size_t tokens, double bar) {
+    row one{.name = name};
+    one.bar = bar;
+    set_times(one, times, tokens);
+    return one;
+}
+
+void measure_codecs(session& run, const layer_shape& shape) {
+    const std::size_t tokens = shape.tokens_of_64_mib();
+    const std::string where = fmt::format("{}/tokens:{}", shape.name(), tokens);
+    run.progress("attend/f16, int8, q4 " + where);
+    constexpr dense_codec<f16> f16_rows{};
+    constexpr int8_row_codec int8_rows{};
+    constexpr q8_0_codec q8_0_rows{};
+    constexpr q4_0_codec q4_0_rows{};
+    const stored_layer f16_layer(f16_rows, shape, tokens, kernels_of(f16_rows));
+    const stored_layer int8_layer(int8_rows, shape, tokens, kernels_of(int8_rows));
+    const stored_layer q8_layer(q8_0_rows, shape, tokens, kernels_of(q8_0_rows));
+    const stored_layer q4_layer(q4_0_rows, shape, tokens, kernels_of(q4_0_rows));
+    const stored_layer int8_integer(
+        int8_rows, shape, tokens, kernels_of(int8_rows, arithmetic::integer));
+    const stored_layer q8_integer(
+        q8_0_rows, shape, tokens, kernels_of(q8_0_rows, arithmetic::integer));
+    const stored_layer q4_integer(
+        q4_0_rows, shape, tokens, kernels_of(q4_0_rows, arithmetic::integer));
+    step decode(shape);
+    std::byte nowhere[64];
+    round_robin turns(run.limits);
+    turns.add("probe", [&](std::size_t) {
+        probe_read_write(f16_layer.keys().data(), f16_layer.keys().size(), nowhere, 0);
+        probe_read_write(f16_layer.values().data(), f16_layer.values().size(), nowhere, 0);
+    });
+    turns.add("f16", [&](std::size_t) { decode(f16_layer); });
+    turns.add("int8", [&](std::size_t) { decode(int8_layer); });
+    turns.add("int8/integer", [&](std::size_t) { decode(int8_integer); });
+    turns.add("q8_0", [&](std::size_t) { decode(q8_layer); });
+    turns.add("q8_0/integer", [&](std::size_t) { decode(q8_integer); });
+    turns.add("q4", [&](std::size_t) { decode(q4_layer); });
+    turns.add("q4/integer", [&](std::size_t) { decode(q4_integer); });
+    const timings times = turns.run();
+
+    row share = make_row("attend/f16/" + where, times, tokens, 0.75);
+    share.variant = "f16";
+    share.value = times.ratio("probe", "f16");
+    share.spread = times.spread("probe", "f16");
+    share.baseline = fmt::format("reading the same bytes, {:.1f} GB/s",
+                                 static_cast<double>(f16_layer.bytes()) / times.median("probe"));
+    run.rows.add(std::move(share));
+    const std::pair<const char*, double> variants[] = {{"int8", 1.4},
+                                                       {"int8/integer", 1.4},
+                                                       {"q8_0", 1.4},
+                                                       {"q8_0/integer", 1.4},
+                                                       {"q4", 2.0},
+                                                       {"q4/integer", 2.0}};
+    for (const auto& [variant, bar] : variants) {
+        row one = make_row(fmt::format("attend/{}/{}", variant, where), times, tokens, bar);
+        one.variant = variant;
+        one.value = times.ratio("f16", variant);
+        one.spread = times.spread("f16", variant);
+        one.baseline = "own f16";
+        run.rows.add(std::move(one));
+    }
+}
+
+void measure_naive(session& run, const layer_shape& shape) {
+    const std::size_t tokens = 4096;
+    const std::string where = fmt::format("{}/tokens:{}", shape.name(), tokens);
+    run.progress("attend/naive " + where);
+    constexpr dense_codec<float> f32_rows{};
+    const stored_layer layer(f32_rows, shape, tokens, kernels_of(f32_rows));
+    step decode(shape);
+    std::vector<float> logits(tokens);
+    std::vector<float> expected(shape.num_q_heads * shape.dim);
+    const auto naive = [&](std::size_t) {
+        attend_naively(decode.queries().data(),
+                       reinterpret_cast<const float*>(layer.keys().data()),
+                       reinterpret_cast<const float*>(layer.values().data()),
+                       shape.num_q_heads,
+                       shape.num_kv_heads,
+                       tokens,
+                       shape.dim,
+                       logits.data(),
+                       expected.data());
+    };
+    round_robin turns(run.limits);
+    turns.add("f32", [&](std::size_t) { decode(layer); });
+    turns.add("naive", naive);
+    const timings times = turns.run();
+    row one = make_row("attend/naive/" + where, times, tokens, 4.0);
+    one.variant = "f32";
+    one.value = times.ratio("naive", "f32");
+    one.spread = times.spread("naive", "f32");
+    one.baseline = "head by head, token by token, -O3, both f32";
+    double error = 0.0;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        error = (std::max)(error, std::fabs(static_cast<double>(expected[i] - decode.output()[i])));
+    }
+    if (error < 1e-4) {
+        run.rows.add(std::move(one));
+    } else {
+        run.rows.add_void(std::move(one), fmt::format("outputs differ by {:.1e}", error));
+    }
+}
+
+/// Eviction and growth: the same rows, some of them or all.
+void measure_lengths(session& run, const layer_shape& shape) {
+    const std::size_t tokens = 4 * shape.tokens_of_64_mib();
+    const std::string where = fmt::format("{}/tokens:{}", shape.name(), tokens);
+    run.progress("attend/evicted " + where);
+    constexpr dense_codec<f16> f16_rows{};
+    stored_layer layer(f16_rows, shape, tokens, kernels_of(f16_rows));
+    step decode(shape);
+    round_robin turns(run.limits);
+    turns.add("all", [&](std::size_t) {
+        layer.use_first(tokens);
+        decode(layer);
+    });
+    turns.add("quarter", [&](std::size_t) {
+        layer.use_first(tokens / 4);
+        decode(layer);
+    });
+    const timings times = turns.run();
+    row one = make_row("attend/evicted/" + where, times, tokens, 3.8);
+    one.variant = "quarter";
+    one.value = times.ratio("all", "quarter");
+    one.spread = times.spread("all", "quarter");
+    one.baseline = "all tokens, f16; a quarter is left";
+    run.rows.add(std::move(one));
+}
+
+void measure_growth(session& run, const layer_shape& shape) {
+    constexpr dense_codec<f16> f16_rows{};
+    const std::size_t lengths[] = {1024, 4096, 16384, 65536, 131072};
+    run.progress("attend/linear " + shape.name());
+    stored_layer layer(f16_rows, shape, 131072, kernels_of(f16_rows));
+    step decode(shape);
+    round_robin turns(run.limits);
+    for (const std::size_t tokens : lengths) {
+        turns.add(fmt::format("tokens:{}", tokens), [&, tokens](std::size_t) {
+            layer.use_first(tokens);
+            decode(layer);
+        });
+    }
+    const timings times = turns.run();
+    const std::string base = "tokens:16384";
+    for (const std::size_t tokens : lengths) {
+        row one{.name = fmt::format("attend/linear/{}/tokens:{}", shape.name(), tokens)};
+        one.side = better::lower;
+        one.bar = 1.2;
+        one.variant = fmt::format("tokens:{}", tokens);
+        one.tokens = tokens;
+        one.ns_per_token.emplace_back(one.variant,
+                                      times.median(one.variant) / static_cast<double>(tokens));
+        const double lengths_ratio = 16384.0 / static_cast<double>(tokens);
+        one.value = lengths_ratio * times.ratio(one.variant, base);
+        one.spread = times.spread(one.variant, base);
+        one.baseline = "a token among 16384, f16";
+        run.rows.add(std::move(one));
+    }
+}
+
+/// Each piece of work on a thread and a CPU of its own. The caller works, too.
+struct pinned_threads {
+    template <typename Task>
+    void operator()(std::size_t num_tasks, const Task& task) const {
+        std::vector<std::thread> others;
+        for (std::size_t i = 1; i < num_tasks; ++i) {
+            others.emplace_back([&task, i] {
+                pin_to_cpu(i);
+                task(i);
+            });
+        }
+        task(0);
+        for (std::thread& other : others) {
+            other.join();
+        }
+    }
+};
+
+void measure_two_threads(session& run, const layer_shape& shape) {
+    const std::size_t tokens = 4 * shape.tokens_of_64_mib();
+    row one{.name = fmt::format("attend/threads2/{}/tokens:{}", shape.name(), tokens)};
+    one.variant = "two";
+    one.bar = 1.8;
+    one.baseline = "one thread, f16, time on the wall";
+    run.progress(one.name);
+    if (num_usable_cpus() < 2) {
+        run.rows.add_void(std::move(one), "this process may use one CPU only");
+        return;
+    }
+    constexpr dense_codec<f16> f16_rows{};
+    const stored_layer layer(f16_rows, shape, tokens, kernels_of(f16_rows));
+    step decode(shape);
+    round_robin turns(run.limits, wall_seconds);
+    turns.add("one", [&](std::size_t) { decode(layer); });
+    turns.add("two", [&](std::size_t) { decode(layer, 2, pinned_threads{}); });
+    const timings times = turns.run();
+    set_times(one, times, tokens);
+    one.value = times.ratio("one", "two");
+    one.spread = times.spread("one", "two");
+    run.rows.add(std::move(one));
+}
+
+} // namespace
+
+void measure_attend(session& run) {
+    for (const layer_shape& shape : {llama, small_llama}) {
+        measure_codecs(run, shape);
+        measure_naive(run, shape);
+        measure_lengths(run, shape);
+        measure_two_threads(run, shape);
+    }
+    measure_growth(run, run.full ? llama : small_llama);
+    const std::pair<const char*, double> rivals[] = {{"f16", 4.0}, {"q8_0", 10.0}, {"q4_0", 15.0}};
+    for (const auto& [format, bar] : rivals) {
+        row one{.name = fmt::format("attend/ggml/{}", format)};
+        one.bar = bar;
+        one.baseline = "ggml's flash_attn_ext on the same bytes";
+        run.rows.add_void(std::move(one), "ggml was not built");
+    }
+}
+
+} // namespace kvcrush::bench
