@@ -3,14 +3,13 @@
 
 #include <kvcrush/kvcrush.hpp>
 
+#include "alternatives.hpp"
 #include "arguments.hpp"
 #include "layer_scores.hpp"
 
 #include <cstddef>
-#include <string>
 #include <tuple>
 #include <type_traits>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -135,20 +134,6 @@ allocation parse_allocation(const expression& text, area_parameters& areas) {
         chosen);
 }
 
-std::vector<policy_help> list_allocations() {
-    std::vector<policy_help> list;
-    const auto add = [&](const auto& policy) {
-        using type = std::decay_t<decltype(policy)>;
-        policy_help help{std::string(type::name) + "(POLICY)", std::string(type::about), {}};
-        help.add(policy);
-        help.add(area_parameters{});
-        list.push_back(std::move(help));
-    };
-    const auto each = [&]<std::size_t... I>(std::index_sequence<I...>) {
-        (add(std::variant_alternative_t<I, any_allocation>{}), ...);
-    };
-    each(std::make_index_sequence<std::variant_size_v<any_allocation>>{});
-    return list;
-}
+std::vector<policy_help> list_allocations() { return help_of<any_allocation>("(POLICY)"); }
 
 } // namespace lab

@@ -3,6 +3,7 @@
 /// Fills policies from the named arguments of an expression, and says what is wrong with them.
 #pragma once
 
+#include "alternatives.hpp"
 #include "error.hpp"
 #include "expression.hpp"
 #include "parameters.hpp"
@@ -10,40 +11,12 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <cstddef>
 #include <string>
 #include <string_view>
 #include <variant>
 #include <vector>
 
 namespace lab {
-
-template <typename Variant, std::size_t I = 0>
-[[nodiscard]] std::vector<std::string_view> names_of() {
-    if constexpr (I == std::variant_size_v<Variant>) {
-        return {};
-    } else {
-        std::vector<std::string_view> names = names_of<Variant, I + 1>();
-        names.insert(names.begin(), std::variant_alternative_t<I, Variant>::name);
-        return names;
-    }
-}
-
-/// Makes `chosen` the alternative with the given name.
-/// @return false if there is none
-template <typename Variant, std::size_t I = 0>
-[[nodiscard]] bool choose(std::string_view name, Variant& chosen) {
-    if constexpr (I == std::variant_size_v<Variant>) {
-        return false;
-    } else {
-        using candidate = std::variant_alternative_t<I, Variant>;
-        if (candidate::name == name) {
-            chosen = candidate{};
-            return true;
-        }
-        return choose<Variant, I + 1>(name, chosen);
-    }
-}
 
 [[nodiscard]] inline std::string join(const std::vector<std::string_view>& names,
                                       std::string_view between) {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attention.hpp"
 
+#include <kvcrush/attend/attend.hpp>
+#include <kvcrush/codec/dense.hpp>
+#include <kvcrush/core/query_view.hpp>
 #include <kvcrush/simd/convert.hpp>
 
 #include "eigen.hpp"
@@ -150,7 +153,108 @@ visible_rows(const layer_cache<T>& cache, std::size_t head, std::size_t num_new)
     return rows;
 }
 
+/// Lends kvcrush the threads of OpenMP.
+struct openmp_executor {
+    template <typename Task>
+    void operator()(std::size_t num_tasks, const Task& task) const noexcept {
+#ifdef _OPENMP
+#    pragma omp parallel for schedule(static, 1) if (num_tasks > 1)
+#endif
+        for (std::size_t i = 0; i < num_tasks; ++i) {
+            task(i);
+        }
+    }
+};
+
+/// Rows that pay for a second thread.
+constexpr std::size_t rows_per_thread = 1024;
+
+[[nodiscard]] kvcrush::attend_options options_for(std::size_t num_rows) {
+    return {.num_lanes = (std::min)(max_threads(), 1 + num_rows / rows_per_thread)};
+}
+
+/// The queries of a batch as the library sees them.
+[[nodiscard]] kvcrush::query_view view_of(const attention_batch& batch, std::size_t head_dim) {
+    const std::size_t floats =
+        (batch.num_tokens - 1) * batch.query_stride + batch.num_q_heads * head_dim;
+    return {std::span(batch.queries, floats),
+            batch.num_q_heads,
+            batch.num_tokens,
+            head_dim,
+            {head_dim, batch.query_stride, 1}};
+}
+
+/// kvcrush::attend gives [num_q_heads, num_tokens, head_dim].
+void tokens_first(std::span<const float> heads_first,
+                  const attention_batch& batch,
+                  std::size_t head_dim) {
+    for (std::size_t head = 0; head < batch.num_q_heads; ++head) {
+        for (std::size_t t = 0; t < batch.num_tokens; ++t) {
+            std::copy_n(heads_first.data() + (head * batch.num_tokens + t) * head_dim,
+                        head_dim,
+                        batch.output + (t * batch.num_q_heads + head) * head_dim);
+        }
+    }
+}
+
+/// One new token looks at dense rows where they lie.
+template <typename T>
+void attend_one(const layer_cache<T>& cache,
+                const attention_batch& batch,
+                attention_workspace& workspace) {
+    const kvcrush::dense_codec<T> codec;
+    const kvcrush::row_kernels kernels = kvcrush::kernels_of(codec);
+    const std::size_t dim = cache.head_dim();
+    std::vector<kvcrush::attend_segment> segments(cache.num_kv_heads());
+    std::vector<kvcrush::attend_head> heads;
+    std::size_t num_rows = 0;
+    for (std::size_t head = 0; head < cache.num_kv_heads(); ++head) {
+        const auto rows = [&](std::span<const T> elements) {
+            return kvcrush::stored_rows{.data = reinterpret_cast<const std::byte*>(elements.data()),
+                                        .stride = dim * sizeof(T)};
+        };
+        segments[head] = {.count = cache.rows(head),
+                          .keys = rows(cache.keys(head)),
+                          .key_kernels = &kernels,
+                          .values = rows(cache.values(head)),
+                          .value_kernels = &kernels};
+        heads.emplace_back(&segments[head], 1);
+        num_rows += cache.rows(head);
+    }
+    const kvcrush::query_view queries = view_of(batch, dim);
+    const kvcrush::attend_options how = options_for(num_rows);
+    const std::size_t floats = kvcrush::attend_workspace(queries, heads, dim, how);
+    if (workspace.stored.size() < floats) {
+        workspace.stored = float_buffer(floats + floats / 2);
+    }
+    kvcrush::attend(queries,
+                    heads,
+                    dim,
+                    {batch.output, batch.num_q_heads * dim},
+                    {workspace.stored.data(), workspace.stored.size()},
+                    how,
+                    openmp_executor{});
+}
+
 } // namespace
+
+void attend(kvcrush::kv_sequence& cache,
+            const attention_batch& batch,
+            attention_workspace& workspace) {
+    const std::size_t dim = cache.options().value_dim;
+    std::size_t num_rows = 0;
+    for (std::size_t head = 0; head < cache.options().num_kv_heads; ++head) {
+        num_rows += cache.rows(head);
+    }
+    const std::size_t floats = batch.num_tokens * batch.num_q_heads * dim;
+    if (workspace.stored.size() < floats) {
+        workspace.stored = float_buffer(floats);
+    }
+    const std::span<float> output(workspace.stored.data(), floats);
+    cache.attend(
+        view_of(batch, cache.options().key_dim), output, options_for(num_rows), openmp_executor{});
+    tokens_first(output, batch, dim);
+}
 
 template <kvcrush::Element T>
 void attend(const layer_cache<T>& cache,
@@ -159,12 +263,17 @@ void attend(const layer_cache<T>& cache,
     std::vector<task> tasks;
     std::vector<std::vector<std::uint32_t>> visible;
     std::size_t most_rows = 0;
+    bool all_visible = true;
     for (std::size_t head = 0; head < cache.num_kv_heads(); ++head) {
         most_rows = (std::max)(most_rows, cache.rows(head));
         visible.push_back(visible_rows(cache, head, batch.num_tokens));
+        all_visible = all_visible && visible.back().empty();
         for (std::size_t first = 0; first < batch.num_tokens; first += query_block) {
             tasks.push_back({head, first, (std::min)(query_block, batch.num_tokens - first)});
         }
+    }
+    if (batch.num_tokens == 1 && all_visible) {
+        return attend_one(cache, batch, workspace);
     }
     // All memory is there before threads start: an exception could not leave them.
     const std::size_t queries =

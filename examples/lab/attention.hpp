@@ -23,6 +23,7 @@ struct attention_workspace {
         float_buffer output;
     };
     std::vector<per_thread> threads;
+    float_buffer stored; ///< of kvcrush::attend
 };
 
 /// The new tokens: where their queries lie and where the results go.
@@ -39,7 +40,8 @@ struct attention_batch {
 ///     output[t, h] = sum over rows r of softmax_r(q[t, h] . key[r] / sqrt(head_dim)) * value[r]
 ///
 /// Token t sees every row that was there before, unless hidden, and the new rows up to its own. Reads the rows as
-/// stored, so the rounding of an f16 cache is felt. Scores exist for a block of queries at a time.
+/// stored, so the rounding of an f16 cache is felt. One token, as in decoding, is attended by kvcrush::attend; many, as in
+/// a prompt, by matrix products, where scores exist for a block of queries at a time.
 template <kvcrush::Element T>
 void attend(const layer_cache<T>& cache,
             const attention_batch& batch,
@@ -49,5 +51,10 @@ extern template void
 attend(const layer_cache<float>&, const attention_batch&, attention_workspace&);
 extern template void
 attend(const layer_cache<kvcrush::f16>&, const attention_batch&, attention_workspace&);
+
+/// The same over encoded rows, as they lie.
+void attend(kvcrush::kv_sequence& cache,
+            const attention_batch& batch,
+            attention_workspace& workspace);
 
 } // namespace lab

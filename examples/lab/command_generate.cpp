@@ -26,16 +26,14 @@ struct generate_options {
     bool chat = false;
 };
 
-[[nodiscard]] std::size_t longest_head(const kv_cache& cache) {
-    return cache.visit([](const auto& layers) {
-        std::size_t rows = 0;
-        for (const auto& layer : layers) {
-            for (std::size_t head = 0; head < layer.num_kv_heads(); ++head) {
-                rows = (std::max)(rows, layer.rows(head));
-            }
+[[nodiscard]] std::size_t longest_head(const kv_cache& cache, std::size_t num_kv_heads) {
+    std::size_t rows = 0;
+    for (std::size_t layer = 0; layer < cache.num_layers(); ++layer) {
+        for (std::size_t head = 0; head < num_kv_heads; ++head) {
+            rows = (std::max)(rows, cache.rows(layer, head));
         }
-        return rows;
-    });
+    }
+    return rows;
 }
 
 int generate_command(const generate_options& options) {
@@ -68,7 +66,8 @@ int generate_command(const generate_options& options) {
         if (options.budget == 0 || how.full) {
             return;
         }
-        if (++since >= options.compress_every && longest_head(cache) > options.budget) {
+        if (++since >= options.compress_every &&
+            longest_head(cache, loaded.model.config().num_kv_heads) > options.budget) {
             static_cast<void>(compress(cache, {loaded.model, seen, queries, request}, how, budget));
             ++compressions;
             since = 0;
@@ -87,7 +86,7 @@ int generate_command(const generate_options& options) {
                ids.size(),
                generated.size(),
                cache.tokens_seen(),
-               longest_head(cache),
+               longest_head(cache, loaded.model.config().num_kv_heads),
                static_cast<double>(cache.bytes_held()) / (1024.0 * 1024.0),
                compressions);
     return 0;

@@ -84,6 +84,22 @@ experiment experiment_options::parse() const {
 loaded_model::loaded_model(const std::string& path)
     : file(path), tokenizer(file), model(llama::load(file)) {}
 
+void write_document(const experiment_options& options,
+                    std::vector<std::pair<std::string, std::string>> arguments,
+                    nlohmann::json parts,
+                    output_file& json) {
+    nlohmann::json said = {{"policy", options.policies},
+                           {"keep_ratio", options.keep_ratios},
+                           {"cache", options.cache}};
+    for (auto& [key, value] : arguments) {
+        said[key] = std::move(value);
+    }
+    parts["model"] = options.model.substr(options.model.find_last_of('/') + 1);
+    parts["machine"] = json_of_machine();
+    parts["arguments"] = std::move(said);
+    json.commit(parts.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
 int run_and_report(const experiment& plan,
                    const std::vector<window>& windows,
                    const llama& model,
@@ -105,18 +121,7 @@ int run_and_report(const experiment& plan,
         fmt::print("{}", table_of(results));
     }
     if (json != nullptr) {
-        nlohmann::json said = {{"policy", options.policies},
-                               {"keep_ratio", options.keep_ratios},
-                               {"cache", options.cache}};
-        for (auto& [key, value] : arguments) {
-            said[key] = std::move(value);
-        }
-        const nlohmann::json document = {
-            {"model", options.model.substr(options.model.find_last_of('/') + 1)},
-            {"machine", json_of_machine()},
-            {"arguments", said},
-            {"results", json_of(results, task)}};
-        json->commit(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+        write_document(options, std::move(arguments), {{"results", json_of(results, task)}}, *json);
     }
     return 0;
 }

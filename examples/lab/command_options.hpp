@@ -10,6 +10,7 @@
 #include "tokenizer.hpp"
 
 #include <CLI/CLI.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -54,6 +55,14 @@ void add_token_option(CLI::App& command,
                       std::int64_t least,
                       const std::string& about);
 void add_cache_option(CLI::App& command, std::string& cache);
+
+/// Writes the JSON contract: model, machine, arguments and what was measured.
+/// @param arguments  further command line options
+/// @param parts      "results", and what else there is
+void write_document(const experiment_options& options,
+                    std::vector<std::pair<std::string, std::string>> arguments,
+                    nlohmann::json parts,
+                    output_file& json);
 
 /// Runs an experiment with a progress bar, prints the table, writes the JSON file.
 /// @param task       what stands in the JSON

@@ -18,5 +18,6 @@ void add_run(CLI::App& app, action& chosen);
 void add_eval(CLI::App& app, action& chosen);
 void add_generate(CLI::App& app, action& chosen);
 void add_policies(CLI::App& app, action& chosen);
+void add_report(CLI::App& app, action& chosen);
 
 } // namespace lab

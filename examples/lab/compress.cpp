@@ -15,14 +15,16 @@
 namespace lab {
 namespace {
 
+/// What a layer keeps of a budget.
 template <kvcrush::Element T>
-void compress_layer(layer_cache<T>& layer,
-                    const cache_history& history,
-                    std::size_t layer_index,
-                    const policy& how,
-                    const kvcrush::budget& budget,
-                    const layer_plan& plan,
-                    compression& result) {
+[[nodiscard]] kvcrush::selection select_layer(layer_cache<T>& layer,
+                                              const cache_history& history,
+                                              std::size_t layer_index,
+                                              const policy& how,
+                                              const kvcrush::budget& budget,
+                                              const layer_plan& plan,
+                                              double& select_ms) {
+    kvcrush::selection result;
     require_even(layer);
     const layer_view<T> view(layer);
     const model_config& config = history.model.config();
@@ -39,12 +41,11 @@ void compress_layer(layer_cache<T>& layer,
         crush.plan({view.shape(), config.num_q_heads}, own);
         const kvcrush::query_view queries = queries_of(log, config, contiguous_tail(layer));
         const stopwatch watch;
-        const kvcrush::selection& kept = crush.select(view, queries);
-        result.select_ms += watch.milliseconds();
-        result.kept.push_back(kept);
+        result = crush.select(view, queries);
+        select_ms += watch.milliseconds();
     };
     if (!plan.kept.empty()) {
-        result.kept.push_back(plan.kept.at(layer_index));
+        result = plan.kept.at(layer_index);
     } else if (plan.scores.empty()) {
         std::visit(
             [&](const auto& scorer) {
@@ -56,15 +57,41 @@ void compress_layer(layer_cache<T>& layer,
         select(kvcrush::given_scorer{kvcrush::const_head_scores(
             given, config.num_kv_heads, given.size() / config.num_kv_heads)});
     }
+    return result;
+}
 
-    const kvcrush::selection& kept = result.kept.back();
-    const stopwatch watch;
-    kvcrush::compact(view, kept);
+/// Moves the kept rows together and gives back the memory of the others.
+template <kvcrush::Element T>
+void evict(layer_cache<T>& layer, const kvcrush::selection& kept) {
+    kvcrush::compact(layer_view<T>(layer), kept);
     for (std::size_t head = 0; head < layer.num_kv_heads(); ++head) {
         kvcrush::compact_values(layer.positions(head), kept.kept(head));
         layer.keep_first(head, kept.kept(head).size());
     }
-    result.compact_ms += watch.milliseconds();
+}
+
+/// For each kept row of each head, whether it goes to the first tier (0) or to the second (1).
+/// @param best  some of `kept`
+[[nodiscard]] std::vector<std::vector<std::uint8_t>> tiers_of(const kvcrush::selection& kept,
+                                                              const kvcrush::selection& best) {
+    std::vector<std::vector<std::uint8_t>> tiers(kept.num_kv_heads());
+    for (std::size_t head = 0; head < kept.num_kv_heads(); ++head) {
+        const auto first = best.kept(head);
+        for (const kvcrush::token_index token : kept.kept(head)) {
+            tiers[head].push_back(std::binary_search(first.begin(), first.end(), token) ? 0 : 1);
+        }
+    }
+    return tiers;
+}
+
+/// The tokens that the first tier may hold.
+[[nodiscard]] kvcrush::budget
+first_tier(const policy& how, const kvcrush::budget& budget, std::size_t rows) {
+    const std::size_t all = budget.tokens_for(rows);
+    const std::size_t protected_tokens =
+        how.areas.num_sink_tokens + how.areas.num_recent_tokens + 1;
+    const auto share = static_cast<std::size_t>(how.codec->first_share * static_cast<double>(all));
+    return kvcrush::budget::tokens((std::min)(all, (std::max)(share, protected_tokens)), how.areas);
 }
 
 } // namespace
@@ -80,12 +107,15 @@ compression compress(kv_cache& cache,
                      const policy& how,
                      const kvcrush::budget& budget) {
     compression result;
+    // Policies look at rows of numbers; what is encoded stays as it is, and loses the same rows.
+    kv_cache readable = cache.is_coded() ? cache.decoded() : kv_cache(cache.type(), 0, 0, 0);
+    kv_cache& seen = cache.is_coded() ? readable : cache;
     layer_plan plan;
     if (how.planner) {
         const stopwatch watch;
         plan = how.planner({history.model,
                             history.tokens,
-                            cache,
+                            seen,
                             history.queries,
                             budget,
                             how.areas,
@@ -93,21 +123,45 @@ compression compress(kv_cache& cache,
                            how.scorer);
         result.select_ms += watch.milliseconds();
     }
-    std::size_t rows = 0;
-    std::size_t heads = 0;
+    std::vector<std::vector<std::vector<std::uint8_t>>> tiers;
     std::size_t position_bytes = 0;
-    cache.visit([&](auto& layers) {
+    seen.visit([&](auto& layers) {
         for (std::size_t l = 0; l < layers.size(); ++l) {
-            if (!how.full) {
-                compress_layer(layers[l], history, l, how, budget, plan, result);
-                position_bytes += layers[l].position_bytes_held();
+            if (how.full) {
+                continue;
             }
-            for (std::size_t head = 0; head < layers[l].num_kv_heads(); ++head) {
-                rows += layers[l].rows(head);
-                ++heads;
+            const auto select = [&](const kvcrush::budget& tokens) {
+                return select_layer(layers[l], history, l, how, tokens, plan, result.select_ms);
+            };
+            result.kept.push_back(select(budget));
+            if (how.codec && how.codec->first_share < 1.0 && !cache.is_coded()) {
+                tiers.push_back(tiers_of(result.kept.back(),
+                                         select(first_tier(how, budget, layers[l].rows(0)))));
             }
+            const stopwatch watch;
+            if (cache.is_coded()) {
+                cache.coded()[l].evict(result.kept.back());
+            } else {
+                evict(layers[l], result.kept.back());
+            }
+            result.compact_ms += watch.milliseconds();
+            position_bytes += cache.is_coded() ? 0 : layers[l].position_bytes_held();
         }
     });
+    if (how.codec && !cache.is_coded()) {
+        const stopwatch watch;
+        cache.encode(*how.codec, tiers);
+        result.compact_ms += watch.milliseconds();
+        position_bytes = 0; // counted with the rows
+    }
+    const std::size_t num_kv_heads = history.model.config().num_kv_heads;
+    std::size_t rows = 0;
+    for (std::size_t l = 0; l < cache.num_layers(); ++l) {
+        for (std::size_t head = 0; head < num_kv_heads; ++head) {
+            rows += cache.rows(l, head);
+        }
+    }
+    const std::size_t heads = cache.num_layers() * num_kv_heads;
     result.kept_tokens_mean =
         heads == 0 ? 0.0 : static_cast<double>(rows) / static_cast<double>(heads);
     result.bytes_held = cache.bytes_held() + position_bytes;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "crush_parser.hpp"
 
+#include "alternatives.hpp"
 #include "arguments.hpp"
 
 #include <optional>

@@ -19,6 +19,7 @@ constexpr std::size_t timed_tokens = 16;
 struct continuation_result {
     matrix logits;
     double decode_ms_per_token = 0.0;
+    double attention_ms_per_token = 0.0; ///< part of it
 };
 
 /// Teacher-forces a continuation: most of it together, the last tokens one at a time.
@@ -33,13 +34,17 @@ continue_text(const llama& model, kv_cache& cache, std::span<const int> tokens) 
         const matrix logits = model.forward(tokens.first(together), cache, together);
         std::copy_n(logits.data(), logits.rows() * logits.cols(), result.logits.data());
     }
+    const double attention_before = cache.attention_ms();
     const stopwatch watch;
     for (std::size_t i = together; i < predictions; ++i) {
         const matrix logits = model.forward(tokens.subspan(i, 1), cache, 1);
         std::copy_n(logits.data(), logits.cols(), result.logits.row(i).data());
     }
-    result.decode_ms_per_token =
-        timed == 0 ? 0.0 : watch.milliseconds() / static_cast<double>(timed);
+    if (timed > 0) {
+        result.decode_ms_per_token = watch.milliseconds() / static_cast<double>(timed);
+        result.attention_ms_per_token =
+            (cache.attention_ms() - attention_before) / static_cast<double>(timed);
+    }
     return result;
 }
 
@@ -55,7 +60,7 @@ public:
         : progress_(progress) {
         double compressed = 0.0;
         for (const policy& how : plan.policies) {
-            compressed += how.full ? 0.0 : static_cast<double>(plan.keep_ratios.size());
+            compressed += how.full ? 0.0 : static_cast<double>(how.ratios(plan.keep_ratios).size());
         }
         total_ = static_cast<double>(windows) * (prefill_weight + 1.0 + compressed);
     }
@@ -102,8 +107,7 @@ void measure_window(const experiment& plan,
     steps.finish(1.0);
 
     for (const policy& how : plan.policies) {
-        const std::vector<double> ratios = how.full ? std::vector<double>{1.0} : plan.keep_ratios;
-        for (const double ratio : ratios) {
+        for (const double ratio : how.ratios(plan.keep_ratios)) {
             measurement m;
             m.name = text.name;
             m.policy = how.text;
@@ -124,10 +128,12 @@ void measure_window(const experiment& plan,
             m.compact_ms = done.compact_ms;
             if (how.full) {
                 m.decode_ms_per_token = full.decode_ms_per_token;
+                m.attention_ms_per_token = full.attention_ms_per_token;
                 m.quality = {reference.nll(), 0.0, 0.0, 1.0};
             } else {
                 continuation_result after = continue_text(model, cache, text.continuation);
                 m.decode_ms_per_token = after.decode_ms_per_token;
+                m.attention_ms_per_token = after.attention_ms_per_token;
                 m.quality = compare(reference, after.logits);
                 m.ppl_ratio = std::exp(m.quality.nll - m.nll_full);
                 steps.finish(1.0);
@@ -170,7 +176,7 @@ void check(const experiment& plan, const std::vector<window>& windows, const lla
             if (!how.full) {
                 how.selector.validate_for(size);
                 how.allocator.validate_for(size);
-                for (const double ratio : plan.keep_ratios) {
+                for (const double ratio : how.ratios(plan.keep_ratios)) {
                     static_cast<void>(budget_for(how, ratio, text.context.size()));
                 }
             }
@@ -221,6 +227,7 @@ void append_means(std::vector<measurement>& measurements) {
         move(mean->compact_ms, m.compact_ms);
         move(mean->prefill_ms, m.prefill_ms);
         move(mean->decode_ms_per_token, m.decode_ms_per_token);
+        move(mean->attention_ms_per_token, m.attention_ms_per_token);
         mean->ppl_ratio = std::exp(mean->quality.nll - mean->nll_full);
     }
     measurements.insert(measurements.end(), means.begin(), means.end());

@@ -35,6 +35,8 @@ struct measurement {
     double compact_ms = 0.0;
     double prefill_ms = 0.0;
     double decode_ms_per_token = 0.0;
+    /// Part of it: appending rows, encoding those that left the window, attention.
+    double attention_ms_per_token = 0.0;
     /// Windows averaged: 1 for a window of its own.
     std::size_t samples = 1;
 };

@@ -3,9 +3,11 @@
 /// What attention remembers: keys and values per layer and kv head, in memory that can be given back.
 #pragma once
 
+#include <kvcrush/cache/sequence.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/types.hpp>
 
+#include "codec_choice.hpp"
 #include "error.hpp"
 
 #include <algorithm>
@@ -139,6 +141,8 @@ private:
 };
 
 /// One layer_cache per layer, all of one element type, and how far the text has been read. Copyable.
+///
+/// encode() turns it into a coded cache: a kvcrush::kv_sequence per layer instead, no dense layer_cache any more.
 class kv_cache {
 public:
     template <kvcrush::Element T>
@@ -160,7 +164,7 @@ public:
                                                                         : cache_type::f32;
     }
 
-    /// Calls `what` with the vector of layers, whichever type they are of.
+    /// Calls `what` with the vector of dense layers, whichever type they are of: empty ones for a coded cache.
     template <typename F>
     decltype(auto) visit(F&& what) {
         return std::visit(std::forward<F>(what), layers_);
@@ -170,8 +174,26 @@ public:
         return std::visit(std::forward<F>(what), layers_);
     }
 
+    [[nodiscard]] bool is_coded() const noexcept { return !coded_.empty(); }
+    /// The layers of a coded cache.
+    [[nodiscard]] std::vector<kvcrush::kv_sequence>& coded() noexcept { return coded_; }
+    [[nodiscard]] const std::vector<kvcrush::kv_sequence>& coded() const noexcept { return coded_; }
+
+    /// Stores all rows as chosen; rows to come stay dense until they leave the window.
+    /// @param tiers  per layer and kv head, the tier of each row; empty: all go to the first
+    /// @throws input_error if a row cannot be stored, or if the cache is coded already
+    void encode(const codec_choice& how,
+                const std::vector<std::vector<std::vector<std::uint8_t>>>& tiers = {});
+
+    /// A coded cache as rows of floats again, for policies that look at them. Positions come along.
+    [[nodiscard]] kv_cache decoded() const;
+
     [[nodiscard]] std::size_t num_layers() const {
-        return visit([](const auto& layers) { return layers.size(); });
+        return is_coded() ? coded_.size() : visit([](const auto& layers) { return layers.size(); });
+    }
+    [[nodiscard]] std::size_t rows(std::size_t layer, std::size_t head) const {
+        return is_coded() ? coded_[layer].rows(head)
+                          : visit([&](const auto& layers) { return layers[layer].rows(head); });
     }
 
     /// @throws std::bad_variant_access if the cache is of the other type
@@ -188,7 +210,18 @@ public:
     [[nodiscard]] std::size_t tokens_seen() const noexcept { return tokens_seen_; }
     void advance(std::size_t tokens) noexcept { tokens_seen_ += tokens; }
 
+    /// Time that forward passes spent on looking at this cache [ms].
+    [[nodiscard]] double attention_ms() const noexcept { return attention_ms_; }
+    void add_attention_ms(double milliseconds) noexcept { attention_ms_ += milliseconds; }
+
     [[nodiscard]] std::size_t bytes_held() const {
+        if (is_coded()) {
+            std::size_t bytes = 0;
+            for (const kvcrush::kv_sequence& layer : coded_) {
+                bytes += layer.bytes_held();
+            }
+            return bytes;
+        }
         return visit([](const auto& layers) {
             std::size_t bytes = 0;
             for (const auto& layer : layers) {
@@ -200,7 +233,9 @@ public:
 
 private:
     std::variant<layers_of<float>, layers_of<kvcrush::f16>> layers_;
+    std::vector<kvcrush::kv_sequence> coded_;
     std::size_t tokens_seen_ = 0;
+    double attention_ms_ = 0.0;
 };
 
 } // namespace lab

@@ -6,9 +6,10 @@
 #include "layer_view.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <span>
+#include <vector>
 
 namespace lab {
 namespace {
@@ -62,48 +63,15 @@ template <kvcrush::Element T>
     return scores;
 }
 
-/// Turns a query back by its position.
-void unrotate(std::span<float> query, std::size_t position, double theta) {
-    const std::size_t half = query.size() / 2;
-    for (std::size_t j = 0; j < half; ++j) {
-        const double frequency =
-            std::pow(theta, -static_cast<double>(j) / static_cast<double>(half));
-        const double angle = static_cast<double>(position) * frequency;
-        const double x = static_cast<double>(query[j]);
-        const double y = static_cast<double>(query[j + half]);
-        query[j] = static_cast<float>(x * std::cos(angle) + y * std::sin(angle));
-        query[j + half] = static_cast<float>(y * std::cos(angle) - x * std::sin(angle));
-    }
-}
-
-/// Attention of one query over the rows up to its own, written plainly: a profile is made once.
+/// The values of a kv head, summed with the weights of one query.
 template <kvcrush::Element T>
-[[nodiscard]] std::vector<float> attend(const layer_view<T>& view,
-                                        std::size_t kv_head,
-                                        std::size_t num_visible,
-                                        std::span<const float> query) {
-    const std::size_t dim = view.shape().key_dim;
-    std::vector<double> weights(num_visible);
-    double largest = -1e300;
-    for (std::size_t t = 0; t < num_visible; ++t) {
-        double logit = 0.0;
-        const kvcrush::row_view<T> key = view.key(kv_head, t);
-        for (std::size_t c = 0; c < dim; ++c) {
-            logit += static_cast<double>(query[c]) * static_cast<double>(kvcrush::to_float(key[c]));
-        }
-        weights[t] = logit / std::sqrt(static_cast<double>(dim));
-        largest = (std::max)(largest, weights[t]);
-    }
-    double sum = 0.0;
-    for (double& weight : weights) {
-        weight = std::exp(weight - largest);
-        sum += weight;
-    }
+[[nodiscard]] std::vector<float>
+read_values(const layer_view<T>& view, std::size_t kv_head, std::span<const float> weights) {
     std::vector<float> output(view.shape().value_dim, 0.0F);
-    for (std::size_t t = 0; t < num_visible; ++t) {
+    for (std::size_t t = 0; t < weights.size(); ++t) {
         const kvcrush::row_view<T> value = view.value(kv_head, t);
         for (std::size_t c = 0; c < output.size(); ++c) {
-            output[c] += static_cast<float>(weights[t] / sum) * kvcrush::to_float(value[c]);
+            output[c] += weights[t] * kvcrush::to_float(value[c]);
         }
     }
     return output;
@@ -124,24 +92,49 @@ std::vector<std::vector<float>> score_layers(const any_scorer& scorer,
 
 kvcrush::head_profile profile_directions(const planning_input& input) {
     const model_config& config = input.model.config();
+    const std::size_t dim = config.head_dim;
+    std::vector<double> frequencies(dim / 2);
+    kvcrush::rope_frequencies(config.rope_theta, frequencies);
+    const kvcrush::rope_rotation rotation(frequencies, dim);
+    std::vector<std::byte> memory(rotation.scratch_bytes());
     kvcrush::baklava_profiler profiler(config.num_layers, config.num_q_heads);
     input.cache.visit([&](auto& layers) {
         for (std::size_t l = 0; l < layers.size(); ++l) {
             require_even(layers[l]);
             const layer_view view(layers[l]);
             const std::size_t rows = view.shape().seq_len;
-            const std::size_t tail = (std::min)(contiguous_tail(layers[l]), profiled_tokens);
             const kvcrush::query_view queries =
-                queries_of(input.queries.layers.at(l), config, tail);
-            for (std::size_t i = 0; i < queries.num_queries(); ++i) {
-                const std::size_t row = rows - queries.num_queries() + i;
-                for (std::size_t head = 0; head < config.num_q_heads; ++head) {
-                    const std::size_t kv_head = head * config.num_kv_heads / config.num_q_heads;
-                    std::vector<float> query(queries.row(head, i),
-                                             queries.row(head, i) + config.head_dim);
-                    const std::vector<float> output = attend(view, kv_head, row + 1, query);
-                    unrotate(query, layers[l].positions(kv_head)[row], config.rope_theta);
-                    profiler.add_head(l, head, query, output);
+                queries_of(input.queries.layers.at(l),
+                           config,
+                           (std::min)(contiguous_tail(layers[l]), profiled_tokens));
+            const std::size_t count = queries.num_queries();
+            std::vector<float> weights(config.num_q_heads * count * rows);
+            std::vector<float> workspace(
+                kvcrush::window_attention_workspace(view.shape(), config.num_q_heads, count));
+            kvcrush::window_attention(
+                queries, view, count, std::span<float>(weights), std::span<float>(workspace));
+            for (std::size_t head = 0; head < config.num_q_heads; ++head) {
+                const std::size_t kv_head = head * config.num_kv_heads / config.num_q_heads;
+                const auto positions = layers[l].positions(kv_head).last(count);
+                std::vector<float> unrotated;
+                for (std::size_t i = 0; i < count; ++i) {
+                    unrotated.insert(
+                        unrotated.end(), queries.row(head, i), queries.row(head, i) + dim);
+                }
+                rotation.turn(
+                    kvcrush::kv_view(
+                        std::span(unrotated), std::span(unrotated), {1, count, dim, dim}),
+                    0,
+                    count,
+                    [&](std::size_t i) { return -std::int64_t{positions[i]}; },
+                    kvcrush::scratch(std::span(memory)));
+                for (std::size_t i = 0; i < count; ++i) {
+                    const auto paid =
+                        std::span<const float>(weights).subspan((head * count + i) * rows, rows);
+                    profiler.add_head(l,
+                                      head,
+                                      std::span(unrotated).subspan(i * dim, dim),
+                                      read_values(view, kv_head, paid));
                 }
             }
         }

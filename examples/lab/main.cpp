@@ -57,10 +57,11 @@ int main(int argc, char** argv) {
         lab::add_eval(app, chosen);
         lab::add_generate(app, chosen);
         lab::add_policies(app, chosen);
+        lab::add_report(app, chosen);
         if (argc > 1 && argv[1][0] != '-' && !is_subcommand(app, argv[1])) {
-            return complain(
-                fmt::format("there is no subcommand {}; allowed: run, eval, generate, policies",
-                            lab::in_quotes(argv[1])));
+            return complain(fmt::format(
+                "there is no subcommand {}; allowed: run, eval, generate, policies, report",
+                lab::in_quotes(argv[1])));
         }
         try {
             app.parse(argc, argv);

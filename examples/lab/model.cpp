@@ -4,6 +4,7 @@
 #include "attention.hpp"
 #include "eigen.hpp"
 #include "error.hpp"
+#include "stopwatch.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -92,6 +93,31 @@ void append_rows(const model_config& config,
     }
 }
 
+/// Encoded rows: a token is added to all heads at once.
+void append_rows(const model_config& config,
+                 const matrix& qkv,
+                 std::size_t tokens,
+                 std::size_t first_position,
+                 kvcrush::kv_sequence& cache) {
+    for (std::size_t t = 0; t < tokens; ++t) {
+        if (!cache.append(
+                qkv.row(t).subspan(config.q_width(), config.kv_width()),
+                qkv.row(t).subspan(config.q_width() + config.kv_width(), config.kv_width()))) {
+            fail("the keys or values of token ", first_position + t, " are not finite");
+        }
+    }
+}
+
+/// Rows that left the window are encoded, some at a time.
+void settle(kvcrush::kv_sequence& cache) {
+    constexpr std::size_t at_once = 32;
+    if (cache.dense_rows(0) >= cache.options().window + at_once && !cache.flush()) {
+        fail("rows hold values that the codecs of the policy cannot store");
+    }
+}
+template <typename T>
+void settle(layer_cache<T>&) {}
+
 void add_change(workspace& work, std::size_t tokens) {
     const Eigen::Index size = index(tokens * work.residual.cols());
     array_map(work.residual.data(), size) += const_array_map(work.change.data(), size);
@@ -108,14 +134,16 @@ void for_each_token(std::size_t tokens, const F& what) {
     }
 }
 
-template <typename T>
-void attention_sublayer(const model_config& config,
-                        const layer_weights& layer,
-                        std::size_t tokens,
-                        std::size_t first_position,
-                        layer_cache<T>& cache,
-                        std::vector<float>* queries,
-                        workspace& work) {
+/// @param cache  a layer_cache or a kvcrush::kv_sequence
+/// @return what it took to look at the cache [ms]
+template <typename Layer>
+double attention_sublayer(const model_config& config,
+                          const layer_weights& layer,
+                          std::size_t tokens,
+                          std::size_t first_position,
+                          Layer& cache,
+                          std::vector<float>* queries,
+                          workspace& work) {
     for_each_token(tokens, [&](std::size_t t) {
         rms_norm(
             work.residual.row(t), layer.attention_norm, config.rms_epsilon, work.normed.row(t));
@@ -134,12 +162,16 @@ void attention_sublayer(const model_config& config,
             queries->insert(queries->end(), row.begin(), row.end());
         }
     }
+    const stopwatch watch;
     append_rows(config, work.qkv, tokens, first_position, cache);
     attend(cache,
            {tokens, config.num_q_heads, work.qkv.data(), work.qkv.cols(), work.attended.data()},
            work.attention);
+    settle(cache);
+    const double milliseconds = watch.milliseconds();
     multiply(layer.attention_output, work.attended.data(), tokens, work.change.data());
     add_change(work, tokens);
+    return milliseconds;
 }
 
 /// down(silu(gate(x)) * up(x))
@@ -191,13 +223,18 @@ void llama::check(std::span<const int> ids, const kv_cache& cache, std::size_t n
     if (num_logits > ids.size()) {
         fail("logits are asked for ", num_logits, " tokens; there are ", ids.size());
     }
-    const bool fits = cache.visit([&](const auto& layers) {
-        return layers.size() == config_.num_layers &&
-               std::ranges::all_of(layers, [&](const auto& layer) {
-                   return layer.num_kv_heads() == config_.num_kv_heads &&
-                          layer.head_dim() == config_.head_dim;
-               });
-    });
+    const bool fits =
+        cache.is_coded()
+            ? cache.num_layers() == config_.num_layers &&
+                  cache.coded().front().options().num_kv_heads == config_.num_kv_heads &&
+                  cache.coded().front().options().key_dim == config_.head_dim
+            : cache.visit([&](const auto& layers) {
+                  return layers.size() == config_.num_layers &&
+                         std::ranges::all_of(layers, [&](const auto& layer) {
+                             return layer.num_kv_heads() == config_.num_kv_heads &&
+                                    layer.head_dim() == config_.head_dim;
+                         });
+              });
     if (!fits) {
         fail("the cache has another shape; ",
              config_.num_layers,
@@ -228,18 +265,24 @@ matrix llama::forward(std::span<const int> ids,
                               work.residual.row(t).begin());
         }
         set_angles(config_, cache.tokens_seen(), tokens, work);
-        cache.visit([&](auto& layers) {
+        const auto run_layers = [&](auto& layers) {
             for (std::size_t i = 0; i < layers.size(); ++i) {
-                attention_sublayer(config_,
-                                   weights_.layers[i],
-                                   tokens,
-                                   cache.tokens_seen(),
-                                   layers[i],
-                                   log == nullptr ? nullptr : &log->layers[i],
-                                   work);
+                cache.add_attention_ms(
+                    attention_sublayer(config_,
+                                       weights_.layers[i],
+                                       tokens,
+                                       cache.tokens_seen(),
+                                       layers[i],
+                                       log == nullptr ? nullptr : &log->layers[i],
+                                       work));
                 ffn_sublayer(config_, weights_.layers[i], tokens, work);
             }
-        });
+        };
+        if (cache.is_coded()) {
+            run_layers(cache.coded());
+        } else {
+            cache.visit(run_layers);
+        }
         for (std::size_t t = (std::max)(done, first_wanted); t < done + tokens; ++t) {
             rms_norm(work.residual.row(t - done),
                      weights_.output_norm,

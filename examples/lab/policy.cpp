@@ -2,8 +2,10 @@
 #include "policy.hpp"
 
 #include "allocation_parser.hpp"
+#include "alternatives.hpp"
 #include "area_parameters.hpp"
 #include "arguments.hpp"
+#include "codec_parser.hpp"
 #include "crush_parser.hpp"
 #include "error.hpp"
 #include "expression.hpp"
@@ -11,7 +13,6 @@
 
 #include <algorithm>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -46,11 +47,6 @@ base_of(const expression& text, std::string_view what, std::string_view example)
     return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-[[nodiscard]] bool is_simple_selector(std::string_view name) {
-    simple_selector known;
-    return choose(name, known);
-}
-
 [[noreturn]] void fail_unknown_policy(std::string_view name) {
     fail("policy ",
          in_quotes(name),
@@ -62,14 +58,16 @@ base_of(const expression& text, std::string_view what, std::string_view example)
          join(names_of<simple_selector>(), "(SCORER), "),
          "(SCORER), ",
          join(allocation_names(), "(POLICY), "),
-         "(POLICY)");
+         "(POLICY), ",
+         join(preset_names(), ", "),
+         ", and POLICY+codec(...)");
 }
 
 void build(const expression& text, area_parameters& areas, policy& result) {
     if (text.name == "kvcrush") {
         result.scorer = parse_choice<any_scorer>(base_of(text, "base scorer", "kvcrush(snapkv)"));
         result.selector = parse_crush(text, areas);
-    } else if (is_simple_selector(text.name)) {
+    } else if (is_among(names_of<simple_selector>(), text.name)) {
         result.scorer = parse_choice<any_scorer>(base_of(text, "base scorer", "chunk_kv(snapkv)"));
         expression own = text;
         own.positional.clear();
@@ -102,38 +100,44 @@ void build(const expression& text, area_parameters& areas, policy& result) {
         }
     } else if (is_among(whole_model_names(), text.name)) {
         result.planner = parse_whole_model(text, areas);
-    } else {
-        any_scorer known;
-        if (!choose(text.name, known)) {
-            fail_unknown_policy(text.name);
-        }
+    } else if (is_among(names_of<any_scorer>(), text.name)) {
         result.scorer = parse_choice<any_scorer>(text, areas);
         result.selector = any_selector(kvcrush::top_k_selector{});
+    } else {
+        fail_unknown_policy(text.name);
     }
-}
-
-template <typename Variant, typename Add>
-void for_each_alternative(const Add& add) {
-    const auto each = [&]<std::size_t... I>(std::index_sequence<I...>) {
-        (add(std::variant_alternative_t<I, Variant>{}), ...);
-    };
-    each(std::make_index_sequence<std::variant_size_v<Variant>>{});
 }
 
 } // namespace
 
 policy parse_policy(std::string_view text) {
-    const expression parsed = parse_expression(text);
+    const auto [base, codec] = split_codec(expand_preset(text));
+    const expression parsed = parse_expression(base);
     policy result;
-    result.text = parsed.text;
+    result.text = std::string(text);
     area_parameters areas;
+    if (codec) {
+        result.codec = parse_codec_choice(*codec);
+    }
     if (parsed.name == "full") {
         if (!parsed.positional.empty() || !parsed.named.empty()) {
             fail("policy full keeps everything and takes no parameters");
         }
-        result.full = true;
+        if (!codec) {
+            result.full = true;
+        } else if (result.codec->first_share < 1.0) {
+            fail("policy full knows no importance; tiered needs a policy that does, as in "
+                 "glob+tiered(...,keep=1)");
+        } else { // all tokens are kept by whatever keeps as many as there are
+            result.codec->keep = 1.0;
+            result.scorer = kvcrush::streaming_llm_scorer{};
+            result.selector = any_selector(kvcrush::top_k_selector{});
+        }
     } else {
         build(parsed, areas, result);
+        if (result.codec && result.codec->first_share < 1.0 && result.planner) {
+            fail("policy ", parsed.name, " gives no order of tokens, which tiered needs");
+        }
     }
     result.areas = areas.chosen();
     return result;
@@ -153,6 +157,9 @@ std::vector<policy> parse_policies(std::string_view list) {
         for (const std::string_view name : whole_model_names()) {
             policies.push_back(parse_policy(name));
         }
+        for (const std::string_view name : preset_names()) {
+            policies.push_back(parse_policy(name));
+        }
         policies.push_back(parse_policy("kvcrush(h2o)"));
         policies.push_back(parse_policy("kvcrush(snapkv)"));
         policies.push_back(parse_policy("kvcrush(snapkv,pick=second_score,second=h2o(last=256))"));
@@ -166,27 +173,14 @@ std::vector<policy> parse_policies(std::string_view list) {
 }
 
 std::vector<policy_help> list_policies() {
-    std::vector<policy_help> list;
-    list.push_back({"full", "everything: the baseline", {}});
-    const auto add = [&](std::string suffix) {
-        return [&list, suffix](const auto& chosen) {
-            using type = std::decay_t<decltype(chosen)>;
-            policy_help help{std::string(type::name) + suffix, std::string(type::about), {}};
-            help.add(chosen);
-            help.add(area_parameters{});
-            list.push_back(std::move(help));
-        };
-    };
-    for_each_alternative<any_scorer>(add(""));
-    for (policy_help& help : list_whole_model()) {
-        list.push_back(std::move(help));
-    }
-    for (policy_help& help : list_crush()) {
-        list.push_back(std::move(help));
-    }
-    for_each_alternative<simple_selector>(add("(SCORER)"));
-    for (policy_help& help : list_allocations()) {
-        list.push_back(std::move(help));
+    std::vector<policy_help> list{{"full", "everything: the baseline", {}}};
+    for (const auto& part : {help_of<any_scorer>(),
+                             list_whole_model(),
+                             list_crush(),
+                             help_of<simple_selector>("(SCORER)"),
+                             list_allocations(),
+                             list_codecs()}) {
+        list.insert(list.end(), part.begin(), part.end());
     }
     return list;
 }

@@ -8,9 +8,11 @@
 #include "any_allocator.hpp"
 #include "any_scorer.hpp"
 #include "any_selector.hpp"
+#include "codec_choice.hpp"
 #include "layer_plan.hpp"
 #include "policy_help.hpp"
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +31,16 @@ struct policy {
     any_allocator allocator{};
     /// Settles what layers and heads keep, where that is not for each layer to say; may be empty.
     layer_planner planner{};
+    /// How the kept rows are stored; as they are, if empty.
+    std::optional<codec_choice> codec{};
+
+    /// What it keeps where a run asks for these ratios: its own ratio where it has one.
+    [[nodiscard]] std::vector<double> ratios(const std::vector<double>& keep_ratios) const {
+        if (full) {
+            return {1.0};
+        }
+        return codec && codec->keep ? std::vector<double>{*codec->keep} : keep_ratios;
+    }
 };
 
 /// @throws input_error naming what is misspelt or out of range, and what is allowed

@@ -3,43 +3,38 @@
 
 #include <kvcrush/simd/isa.hpp>
 
+#include "text_table.hpp"
 #include "threads.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <fstream>
-#include <string_view>
+#include <iterator>
 
 namespace lab {
 namespace {
 
 constexpr double mebibyte = 1024.0 * 1024.0;
 
-struct column {
-    std::string_view title;
-    bool left = false;
-};
+const table_line titles = {"text",
+                           "policy",
+                           "keep",
+                           "tokens",
+                           "MiB",
+                           "smaller",
+                           "ppl ratio",
+                           "KLD",
+                           "KLD p99",
+                           "top-1 %",
+                           "select ms",
+                           "compact ms",
+                           "tokens/s"};
+constexpr std::size_t left_columns = 2;
 
-constexpr std::array columns{column{"text", true},
-                             column{"policy", true},
-                             column{"keep"},
-                             column{"tokens"},
-                             column{"MiB"},
-                             column{"smaller"},
-                             column{"ppl ratio"},
-                             column{"KLD"},
-                             column{"KLD p99"},
-                             column{"top-1 %"},
-                             column{"select ms"},
-                             column{"compact ms"},
-                             column{"tokens/s"}};
-using line = std::array<std::string, columns.size()>;
-
-[[nodiscard]] line line_of(const measurement& m) {
+[[nodiscard]] table_line line_of(const measurement& m) {
     return {m.name,
             m.policy,
             fmt::format("{:g}", m.keep_ratio),
@@ -69,29 +64,9 @@ using line = std::array<std::string, columns.size()>;
 } // namespace
 
 std::string table_of(const std::vector<measurement>& measurements) {
-    std::vector<line> lines;
-    line titles;
-    std::transform(columns.begin(), columns.end(), titles.begin(), [](const column& c) {
-        return std::string(c.title);
-    });
-    lines.push_back(titles);
+    std::vector<table_line> lines{titles};
     std::transform(measurements.begin(), measurements.end(), std::back_inserter(lines), line_of);
-
-    std::array<std::size_t, columns.size()> widths{};
-    for (const line& cells : lines) {
-        for (std::size_t c = 0; c < cells.size(); ++c) {
-            widths[c] = (std::max)(widths[c], cells[c].size());
-        }
-    }
-    std::string table;
-    for (const line& cells : lines) {
-        std::string text;
-        for (std::size_t c = 0; c < cells.size(); ++c) {
-            text += columns[c].left ? fmt::format("{:<{}}  ", cells[c], widths[c])
-                                    : fmt::format("{:>{}}  ", cells[c], widths[c]);
-        }
-        table += text.substr(0, text.find_last_not_of(' ') + 1) + '\n';
-    }
+    std::string table = aligned(lines, left_columns);
     table +=
         "\nMiB: held after compression, positions of kept rows included; smaller: than all rows in "
         "f16."
@@ -127,8 +102,14 @@ nlohmann::json json_of(const std::vector<measurement>& measurements, const std::
                            {"compact_ms", m.compact_ms},
                            {"prefill_ms", m.prefill_ms},
                            {"decode_ms_per_token", m.decode_ms_per_token},
+                           {"attention_ms_per_token", m.attention_ms_per_token},
                            {"samples", m.samples},
-                           {"seed", nullptr}});
+                           {"seed", nullptr},
+                           {"depth", nullptr},
+                           {"lo", nullptr},
+                           {"hi", nullptr},
+                           {"answer_nll_lo", nullptr},
+                           {"answer_nll_hi", nullptr}});
     }
     return results;
 }

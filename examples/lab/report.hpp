@@ -16,7 +16,7 @@ namespace lab {
 [[nodiscard]] std::string table_of(const std::vector<measurement>& measurements);
 
 /// The `results` list of the JSON contract: every key is always there, null where a task has no such figure.
-/// @param task  "run" or "windows"
+/// @param task  what was measured, such as "run" or "windows"
 [[nodiscard]] nlohmann::json json_of(const std::vector<measurement>& measurements,
                                      const std::string& task);
 

@@ -3,15 +3,14 @@
 
 #include <kvcrush/kvcrush.hpp>
 
+#include "alternatives.hpp"
 #include "arguments.hpp"
 #include "error.hpp"
 #include "layer_queries.hpp"
 #include "layer_view.hpp"
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <tuple>
 #include <utility>
 #include <variant>
 
@@ -96,9 +95,7 @@ struct dbudget_kv : kvcrush::dbudget_kv {
                         kvcrush::const_head_scores(mass, config.num_q_heads, shape.seq_len),
                         kvcrush::scratch(std::span(memory)));
                 }
-                const kvcrush::areas area(
-                    {(std::min)(num_sink_tokens, kept), kept - (std::min)(num_sink_tokens, kept)},
-                    shape.seq_len);
+                const kvcrush::areas area(area_of(kept), shape.seq_len);
                 kvcrush::selection own;
                 own.reserve(shape.num_kv_heads, shape.num_kv_heads * shape.seq_len);
                 for (std::size_t head = 0; head < shape.num_kv_heads; ++head) {
@@ -130,17 +127,6 @@ layer_planner parse_whole_model(const expression& text, area_parameters& areas) 
         parse_choice<any_method>(text, areas));
 }
 
-std::vector<policy_help> list_whole_model() {
-    std::vector<policy_help> list;
-    const auto add = [&](const auto& method) {
-        policy_help help{std::string(method.name), std::string(method.about), {}};
-        help.add(method);
-        help.add(area_parameters{});
-        list.push_back(std::move(help));
-    };
-    add(kvzip{});
-    add(dbudget_kv{});
-    return list;
-}
+std::vector<policy_help> list_whole_model() { return help_of<any_method>(); }
 
 } // namespace lab

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "codec_parser.hpp"
+
+#include <kvcrush/kvcrush.hpp>
+
+#include "arguments.hpp"
+#include "error.hpp"
+#include "expression.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdint>
+#include <variant>
+
+namespace lab {
+namespace {
+
+/// Codecs of rows as they are.
+using plain_codec = std::variant<kvcrush::q8_0_codec,
+                                 kvcrush::q4_0_codec,
+                                 kvcrush::q4_1_codec,
+                                 kvcrush::q5_0_codec,
+                                 kvcrush::q5_1_codec,
+                                 kvcrush::iq4_nl_codec,
+                                 kvcrush::int8_row_codec,
+                                 kvcrush::dense_codec<kvcrush::f16>,
+                                 kvcrush::dense_codec<kvcrush::bf16>,
+                                 kvcrush::dense_codec<float>>;
+/// Codecs that need nothing beside: the plain ones, and those that turn rows themselves.
+using own_codec = std::variant<kvcrush::turbo_quant_codec>;
+
+/// Parameters of hadamard(INNER).
+struct rotation_parameters {
+    static constexpr std::string_view name = "hadamard";
+    bool signs = false;
+    std::uint64_t seed = 0;
+    static constexpr auto parameters() {
+        using self = rotation_parameters;
+        return std::tuple{
+            kvcrush::parameter{"signs", &self::signs, "random signs before the transform"},
+            kvcrush::parameter{"seed", &self::seed, "another seed, other signs"}};
+    }
+};
+
+template <typename Policy>
+void set_arguments(const expression& text, Policy& policy) {
+    for (const expression& value : text.named) {
+        set_argument(text, value, {}, policy);
+    }
+}
+
+[[nodiscard]] const expression& inner_of(const expression& text) {
+    if (text.positional.size() != 1) {
+        fail("codec ", text.name, " takes one codec, as in ", text.name, "(q4_0)");
+    }
+    return text.positional.front();
+}
+
+[[noreturn]] void fail_unknown_codec(std::string_view name) {
+    fail("codec ",
+         in_quotes(name),
+         " is unknown here; allowed: ",
+         join(names_of<plain_codec>(), ", "),
+         ", turbo_quant, hadamard(CODEC), mean_centred(CODEC)");
+}
+
+[[nodiscard]] bool is_plain(std::string_view name) {
+    plain_codec ignored;
+    return choose(name, ignored);
+}
+
+/// Calls visit(codec) with the codec of that expression: plain, turbo_quant, or hadamard(plain).
+template <typename Visit>
+[[nodiscard]] kvcrush::any_codec with_codec(const expression& text, const Visit& visit) {
+    if (is_plain(text.name)) {
+        return std::visit(visit, parse_choice<plain_codec>(text));
+    }
+    if (text.name == kvcrush::turbo_quant_codec::name) {
+        return std::visit(visit, parse_choice<own_codec>(text));
+    }
+    if (text.name == "hadamard") {
+        rotation_parameters rotation;
+        set_arguments(text, rotation);
+        const expression& inner = inner_of(text);
+        if (!is_plain(inner.name)) {
+            fail("codec hadamard: ",
+                 in_quotes(inner.text),
+                 " cannot be turned; allowed: ",
+                 join(names_of<plain_codec>(), ", "));
+        }
+        return std::visit(
+            [&](const auto& codec) {
+                return visit(kvcrush::hadamard_codec<std::decay_t<decltype(codec)>>{
+                    codec, rotation.signs, rotation.seed});
+            },
+            parse_choice<plain_codec>(inner));
+    }
+    fail_unknown_codec(text.name);
+}
+
+[[nodiscard]] kvcrush::any_codec parse_codec(const expression& text, bool for_keys) {
+    if (text.name == "mean_centred") {
+        if (!for_keys) {
+            fail("codec mean_centred is for keys: centring values changes the answer");
+        }
+        if (!text.named.empty()) {
+            fail("codec mean_centred takes a codec and no parameters");
+        }
+        return with_codec(inner_of(text), [](const auto& codec) {
+            return kvcrush::any_codec(
+                kvcrush::mean_centred_codec<std::decay_t<decltype(codec)>>{codec});
+        });
+    }
+    return with_codec(text, [](const auto& codec) { return kvcrush::any_codec(codec); });
+}
+
+/// Parameters of codec(...) and tiered(...) that are plain values.
+struct choice_parameters {
+    static constexpr std::string_view name = "codec";
+    std::size_t window = 128;
+    double share = 0.5;
+    double keep = 0.0;
+    static constexpr auto parameters() {
+        using self = choice_parameters;
+        return std::tuple{
+            kvcrush::parameter{
+                "window", &self::window, "newest rows that stay f16 while a text goes on"},
+            kvcrush::parameter{"share", &self::share, "tiered: part of the kept tokens in k and v"},
+            kvcrush::parameter{
+                "keep", &self::keep, "tokens kept, whatever the ratio of the run; 0: that ratio"}};
+    }
+};
+
+/// Presets are policies of their own text, so that what they stand for can be read and varied.
+struct byte_preset {
+    std::string_view name;
+    std::string_view about;
+    std::string_view text; ///< {} stands for the seed
+};
+constexpr std::array presets{
+    byte_preset{
+        "four_times",
+        "a quarter of the bytes: all tokens, keys in 4 bits less their mean, values in 3",
+        "full+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant(bits=3,seed={0}))"},
+    byte_preset{"eight_times",
+                "an eighth of the bytes: half of the tokens, stored as in four_times",
+                "glob+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant(bits=3,seed="
+                "{0}),keep=0.52)"},
+    byte_preset{"sixteen_times",
+                "a sixteenth of the bytes: a quarter of the tokens, stored as in four_times",
+                "glob+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant(bits=3,seed="
+                "{0}),keep=0.255)"}};
+
+struct seed_parameter {
+    static constexpr std::string_view name = "preset";
+    std::uint64_t seed = 0;
+    static constexpr auto parameters() {
+        return std::tuple{kvcrush::parameter{"seed", &seed_parameter::seed, "of the random signs"}};
+    }
+};
+
+} // namespace
+
+std::pair<std::string, std::optional<std::string>> split_codec(std::string_view policy) {
+    int depth = 0;
+    for (std::size_t i = 0; i < policy.size(); ++i) {
+        depth += policy[i] == '(' ? 1 : policy[i] == ')' ? -1 : 0;
+        const std::string_view rest = policy.substr(i);
+        if (depth == 0 && (rest.rfind("+codec", 0) == 0 || rest.rfind("+tiered", 0) == 0)) {
+            return {std::string(policy.substr(0, i)), std::string(policy.substr(i + 1))};
+        }
+    }
+    return {std::string(policy), std::nullopt};
+}
+
+codec_choice parse_codec_choice(std::string_view text) {
+    const expression parsed = parse_expression(text);
+    const bool tiered = parsed.name == "tiered";
+    if (parsed.name != "codec" && !tiered) {
+        fail("policy: ", in_quotes(parsed.name), " is unknown behind +; allowed: codec, tiered");
+    }
+    if (!parsed.positional.empty()) {
+        fail("policy ",
+             parsed.name,
+             ": ",
+             in_quotes(parsed.positional.front().text),
+             " has no name; write k=CODEC,v=CODEC");
+    }
+    codec_choice choice;
+    choice.sinks = {kvcrush::q8_0_codec{}, kvcrush::q8_0_codec{}};
+    choice.tiers.resize(tiered ? 2 : 1);
+    choice_parameters values;
+    std::array<bool, 4> given{};
+    for (const expression& argument : parsed.named) {
+        const auto codec = [&](kvcrush::any_codec& target, bool for_keys) {
+            target = parse_codec(argument, for_keys);
+        };
+        if (argument.key == "k") {
+            codec(choice.tiers[0].keys, true);
+            given[0] = true;
+        } else if (argument.key == "v") {
+            codec(choice.tiers[0].values, false);
+            given[1] = true;
+        } else if (tiered && argument.key == "k2") {
+            codec(choice.tiers[1].keys, true);
+            given[2] = true;
+        } else if (tiered && argument.key == "v2") {
+            codec(choice.tiers[1].values, false);
+            given[3] = true;
+        } else if (argument.key == "sinks") {
+            codec(choice.sinks.keys, false);
+            choice.sinks.values = choice.sinks.keys;
+        } else {
+            set_argument(parsed,
+                         argument,
+                         tiered ? std::vector<std::string>{"k", "v", "k2", "v2", "sinks"}
+                                : std::vector<std::string>{"k", "v", "sinks"},
+                         values);
+        }
+    }
+    if (!given[0] || !given[1] || (tiered && (!given[2] || !given[3]))) {
+        fail("policy ",
+             parsed.name,
+             " needs ",
+             tiered ? "k, v, k2 and v2" : "k and v",
+             ", as in ",
+             tiered ? "+tiered(k=q8_0,v=q8_0,k2=q4_0,v2=q4_0,share=0.5)" : "+codec(k=q8_0,v=q4_0)");
+    }
+    if (!(values.share > 0.0) || values.share > 1.0) {
+        fail("policy ", parsed.name, ": share is ", values.share, "; it must lie in (0, 1]");
+    }
+    if (!(values.keep >= 0.0) || values.keep > 1.0) {
+        fail("policy ", parsed.name, ": keep is ", values.keep, "; it must lie in [0, 1]");
+    }
+    choice.window = values.window;
+    choice.first_share = tiered ? values.share : 1.0;
+    if (values.keep > 0.0) {
+        choice.keep = values.keep;
+    }
+    return choice;
+}
+
+std::string expand_preset(std::string_view policy) {
+    for (const byte_preset& preset : presets) {
+        if (policy.rfind(preset.name, 0) != 0) {
+            continue;
+        }
+        const expression parsed = parse_expression(policy);
+        if (parsed.name != preset.name) {
+            continue;
+        }
+        if (!parsed.positional.empty()) {
+            fail("policy ", preset.name, " takes seed=NUMBER and no policy");
+        }
+        seed_parameter values;
+        set_arguments(parsed, values);
+        return fmt::format(fmt::runtime(preset.text), values.seed);
+    }
+    return std::string(policy);
+}
+
+std::vector<std::string_view> preset_names() {
+    std::vector<std::string_view> names;
+    for (const byte_preset& preset : presets) {
+        names.push_back(preset.name);
+    }
+    return names;
+}
+
+std::vector<policy_help> list_codecs() {
+    std::vector<policy_help> list;
+    policy_help codec{"POLICY+codec(k=C,v=C)",
+                      "whose rows are stored in codecs C: " + join(names_of<plain_codec>(), ", ") +
+                          ", turbo_quant(bits=4,seed=0), hadamard(C), and for keys mean_centred(C)",
+                      {}};
+    codec.add(choice_parameters{});
+    list.push_back(codec);
+    list.push_back({"POLICY+tiered(k=C,v=C,k2=C,v2=C)",
+                    "whose most important rows are stored in k and v, the others in k2 and v2",
+                    {}});
+    for (const byte_preset& preset : presets) {
+        policy_help help{std::string(preset.name), std::string(preset.about), {}};
+        help.add(seed_parameter{});
+        list.push_back(help);
+    }
+    return list;
+}
+
+} // namespace lab
