@@ -177,33 +177,39 @@ inline void attend_rows(const attend_work& work,
         }
         keys.dots(keys, now_keys, prepared, num_rows, key_dim, logits, scratch);
         const std::size_t before = piece.before + done;
-        for (std::size_t r = 0; r < num_rows; ++r) {
-            const std::size_t query = first_query + r % num_queries;
+        std::size_t seen[attend_query_rows];
+        for (std::size_t q = 0; q < num_queries; ++q) {
             // The last query sees all rows, each one before it a row less.
-            const std::size_t hidden = all_queries - 1 - query;
+            const std::size_t hidden = all_queries - 1 - (first_query + q);
             const std::size_t visible = total > hidden ? total - hidden : 0;
-            const std::size_t seen = visible > before ? (std::min)(count, visible - before) : 0;
-            float* const row = logits + r * attend_tile;
-            const float high = largest_logit(row, seen, bias[r], partial.largest[r], work.rung);
-            if (!work.options.weights.empty()) {
+            const std::size_t here = visible > before ? (std::min)(count, visible - before) : 0;
+            for (std::size_t r = q; r < num_rows; r += num_queries) {
+                seen[r] = here;
+            }
+        }
+        if (!work.options.weights.empty()) {
+            for (std::size_t r = 0; r < num_rows; ++r) {
                 const std::size_t head = piece.head * work.group + r / num_queries;
+                const std::size_t query = first_query + r % num_queries;
                 const std::span<float> kept = work.options.weights.subspan(
                     (head * all_queries + query) * work.options.weights_stride + before, count);
-                std::copy_n(row, seen, kept.begin());
-                std::fill(kept.begin() + static_cast<std::ptrdiff_t>(seen),
+                for (std::size_t t = 0; t < seen[r]; ++t) {
+                    kept[t] = logits[r * attend_tile + t] + bias[r];
+                }
+                std::fill(kept.begin() + static_cast<std::ptrdiff_t>(seen[r]),
                           kept.end(),
                           -std::numeric_limits<float>::infinity());
             }
-            if (high != partial.largest[r]) {
-                const float factor = std::exp(partial.largest[r] - high);
-                partial.largest[r] = high;
-                partial.sum[r] *= factor;
-                for (float& value : partial.values.subspan(r * work.value_dim, work.value_dim)) {
-                    value *= factor;
-                }
-            }
-            partial.sum[r] += exp_logits(row, seen, high, work.rung);
         }
+        softmax_tile({.logits = logits,
+                      .num_rows = num_rows,
+                      .seen = seen,
+                      .bias = bias,
+                      .largest = partial.largest.data(),
+                      .sum = partial.sum.data(),
+                      .values = partial.values.data(),
+                      .value_dim = work.value_dim},
+                     work.rung);
         values.accumulate(
             values, now_values, logits, num_rows, work.value_dim, partial.values.data(), scratch);
     }

@@ -7,10 +7,12 @@
 /// kernels of their own (attend/detail/).
 #pragma once
 
+#include <kvcrush/attend/detail/codebook_kernels_avx512.hpp>
 #include <kvcrush/attend/detail/integer_kernels_avx512.hpp>
 #include <kvcrush/attend/detail/tile_kernels_avx2.hpp>
 #include <kvcrush/attend/detail/tile_kernels_avx512.hpp>
 #include <kvcrush/attend/stored_rows.hpp>
+#include <kvcrush/codec/codebook_row.hpp>
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/dense.hpp>
 #include <kvcrush/codec/int8_row.hpp>
@@ -407,14 +409,97 @@ void accumulate_integers(const row_kernels&,
     }
 }
 
+template <std::size_t Bits>
+std::size_t codebook_prepared_size(std::size_t num_queries, std::size_t dim) noexcept {
+    const std::size_t bytes =
+        suits_integer_codebook(dim) ? codebook_queries<Bits>::query_bytes(dim) : 0;
+    return num_queries * (dim + bytes / sizeof(float));
+}
+
+template <Codec C, std::size_t Bits>
+void prepare_codebook(const row_kernels& self,
+                      const float* queries,
+                      std::size_t num_queries,
+                      std::size_t dim,
+                      float* prepared) noexcept {
+    if (!suits_integer_codebook(dim)) {
+        return prepare_rotated<C>(self, queries, num_queries, dim, prepared);
+    }
+    float* const rotated =
+        prepared + num_queries * codebook_queries<Bits>::query_bytes(dim) / sizeof(float);
+    prepare_rotated<C>(self, queries, num_queries, dim, rotated);
+    codebook_queries<Bits>::prepare(
+        rotated, num_queries, dim, reinterpret_cast<std::byte*>(prepared));
+}
+
+template <std::size_t Bits>
+void dots_of_codebook(const row_kernels&,
+                      const tile_rows& rows,
+                      const float* prepared,
+                      std::size_t num_queries,
+                      std::size_t dim,
+                      float* out,
+                      float*) noexcept {
+    if (suits_integer_codebook(dim)) {
+        codebook_dots<Bits>(
+            rows, reinterpret_cast<const std::byte*>(prepared), num_queries, dim, out);
+    } else {
+        dots_avx512<codebook_rows_avx512<Bits>>(rows, prepared, num_queries, dim, out);
+    }
+}
+
+template <std::size_t Bits>
+void accumulate_codebook(const row_kernels&,
+                         const tile_rows& rows,
+                         const float* weights,
+                         std::size_t num_queries,
+                         std::size_t dim,
+                         float* sums,
+                         float*) noexcept {
+    if (suits_integer_codebook(dim)) {
+        codebook_accumulate<Bits>(rows, weights, num_queries, dim, sums);
+    } else {
+        accumulate_avx512<codebook_rows_avx512<Bits>>(rows, weights, num_queries, dim, sums);
+    }
+}
+
+/// Tables of codebooks know how many bits there are.
+template <std::size_t Bits>
+void take_codebook_kernels(row_kernels& table) noexcept {
+    if (table.rung == simd::isa::avx512) {
+        table.dots = dots_as_stored_avx512<codebook_rows_avx512<Bits>>;
+        table.accumulate = accumulate_as_stored_avx512<codebook_rows_avx512<Bits>>;
+    }
+}
+
+template <Codec C, std::size_t Bits>
+void take_integer_codebook_kernels(row_kernels& table) noexcept {
+    if (table.rung == simd::isa::avx512 && has_vnni()) {
+        table.prepared_size = codebook_prepared_size<Bits>;
+        table.prepare = prepare_codebook<C, Bits>;
+        table.dots = dots_of_codebook<Bits>;
+        table.accumulate = accumulate_codebook<Bits>;
+    }
+}
+
 #endif // KVCRUSH_X86_DISPATCH
+
+template <Codec C>
+using stored_codec_of = std::remove_cvref_t<decltype(stored_codec(std::declval<const C&>()))>;
 
 /// Puts in the kernels that read rows of this codec as they lie, where there are some.
 template <Codec C>
 void take_fused_kernels(row_kernels& table) noexcept {
 #if KVCRUSH_X86_DISPATCH
-    using stored = std::remove_cvref_t<decltype(stored_codec(std::declval<const C&>()))>;
-    if (table.rung == simd::isa::avx512) {
+    using stored = stored_codec_of<C>;
+    if constexpr (std::is_same_v<stored, codebook_row_codec>) {
+        switch (stored_codec(*static_cast<const C*>(table.codec)).bits) {
+        case 2: return take_codebook_kernels<2>(table);
+        case 3: return take_codebook_kernels<3>(table);
+        case 4: return take_codebook_kernels<4>(table);
+        default: return;
+        }
+    } else if (table.rung == simd::isa::avx512) {
         using loader = decltype(row_loader_avx512<stored>());
         if constexpr (!std::is_same_v<loader, no_row_loader>) {
             table.dots = dots_as_stored_avx512<loader>;
@@ -436,9 +521,16 @@ void take_fused_kernels(row_kernels& table) noexcept {
 template <Codec C>
 void take_integer_kernels(row_kernels& table) noexcept {
 #if KVCRUSH_X86_DISPATCH
-    using stored = std::remove_cvref_t<decltype(stored_codec(std::declval<const C&>()))>;
+    using stored = stored_codec_of<C>;
     using codes = decltype(integer_codes<stored>());
-    if constexpr (!std::is_same_v<codes, no_row_loader>) {
+    if constexpr (std::is_same_v<stored, codebook_row_codec>) {
+        switch (stored_codec(*static_cast<const C*>(table.codec)).bits) {
+        case 2: return take_integer_codebook_kernels<C, 2>(table);
+        case 3: return take_integer_codebook_kernels<C, 3>(table);
+        case 4: return take_integer_codebook_kernels<C, 4>(table);
+        default: return;
+        }
+    } else if constexpr (!std::is_same_v<codes, no_row_loader>) {
         if (table.rung == simd::isa::avx512 && has_vnni()) {
             using loader = decltype(row_loader_avx512<stored>());
             table.prepared_size = integer_prepared_size<codes>;
@@ -464,8 +556,9 @@ void take_integer_kernels(row_kernels& table) noexcept {
 enum class arithmetic : std::uint8_t {
     /// In fp32, as if rows were decoded first: 1e-5 of the sum of absolute terms.
     exact,
-    /// In integers, for int8_row, q8_0, q4_0 and rotations of them, on CPUs with AVX512_VNNI and AVX512_VBMI; elsewhere
-    /// exact. Queries and weights have 16 bits beside codes of 8, 12 beside codes of 4, relative to the largest channel
+    /// In integers, for int8_row, q8_0, q4_0, codebook_row (rows of multiples of 64 channels) and rotations of them, on
+    /// CPUs with AVX512_VNNI and AVX512_VBMI; elsewhere exact. Beside codebook_row queries, centroids and weights have 8
+    /// bits, see attend/detail/codebook_kernels_avx512.hpp. Otherwise queries and weights have 16 bits beside codes of 8, 12 beside codes of 4, relative to the largest channel
     /// of a query and the largest weight of a tile: far less than what encoding the rows has lost, see
     /// attend/detail/integer_kernels_avx512.hpp.
     integer

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/attend/attend.hpp>
+#include <kvcrush/codec/codebook_row.hpp>
 #include <kvcrush/codec/dense.hpp>
 #include <kvcrush/codec/hadamard.hpp>
 #include <kvcrush/codec/int8_row.hpp>
+#include <kvcrush/codec/mean_centred.hpp>
 #include <kvcrush/codec/q4_0.hpp>
 #include <kvcrush/codec/q5_1.hpp>
 #include <kvcrush/codec/q8_0.hpp>
+#include <kvcrush/codec/turbo_quant.hpp>
 
 #include "stored_cache.hpp"
 #include "unit/simd/every_rung.hpp"
@@ -186,6 +189,49 @@ TEST_P(Attend, TakesEncodedBlocksAndRotationsOfThem) {
     }
 }
 
+constexpr codebook_row_codec codebook(std::size_t bits) { return {.bits = bits}; }
+
+TEST_P(Attend, TakesRowsOfCodebooks) {
+    const codebook_row_codec rows_of_2 = codebook(2);
+    const codebook_row_codec rows_of_3 = codebook(3);
+    const codebook_row_codec rows_of_4 = codebook(4);
+    for (const std::size_t dim : std::initializer_list<std::size_t>{
+             8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 120, 128, 256}) {
+        stored_cache cache(dim, 144 - dim % 72, rung());
+        for (const std::size_t rows : std::initializer_list<std::size_t>{1, 6, 65, 130}) {
+            cache.begin_head();
+            cache.add_segment(rows_of_2, rows_of_4, rows);
+            cache.add_segment(rows_of_3, rows_of_2, rows, placing::selected);
+            cache.begin_head();
+            cache.add_segment(rows_of_4, rows_of_3, rows, placing::paged);
+        }
+        expect_exact(cache, 3 * cache.rows().size(), 1, "dim " + std::to_string(dim));
+    }
+    // Rows that end within a group of eight channels.
+    for (const std::size_t dim : std::initializer_list<std::size_t>{2, 4, 20, 36, 60, 76}) {
+        stored_cache cache(dim, dim, rung());
+        cache.begin_head();
+        cache.add_segment(rows_of_4, rows_of_4, 67);
+        if (dim % 4 == 0) {
+            cache.add_segment(rows_of_2, rows_of_2, 3);
+        }
+        expect_exact(cache, 5, 1, "dim " + std::to_string(dim));
+    }
+}
+
+TEST_P(Attend, TakesTurnedAndCentredRowsOfCodebooks) {
+    const mean_centred_codec<turbo_quant_codec> keys{{.bits = 4}};
+    const turbo_quant_codec values{.bits = 3};
+    for (const std::size_t dim : std::initializer_list<std::size_t>{64, 80, 128}) {
+        stored_cache cache(dim, dim, rung());
+        cache.begin_head();
+        cache.add_segment(f32_rows, f32_rows, 4);
+        cache.add_segment(keys, values, 150, placing::in_a_row, true);
+        cache.add_segment(f16_rows, f16_rows, 33);
+        expect_exact(cache, 4, 2, "dim " + std::to_string(dim), 3e-5);
+    }
+}
+
 /// The largest difference of outputs, over the largest sum of absolute terms among the channels of a query: weights have
 /// the same error for all of them.
 double integer_error(const stored_cache& cache, std::size_t num_q_heads, std::size_t num_queries) {
@@ -259,6 +305,48 @@ TEST_P(Attend, IntegerArithmeticKeepsItsBounds) {
     }
     expect_integers(
         hadamard_codec<q4_0_codec>{}, hadamard_codec<q4_0_codec>{}, 128, 64, rung(), 2e-2);
+}
+
+TEST_P(Attend, IntegerArithmeticOfCodebooksKeepsItsBounds) {
+    // Queries and centroids of 8 bits are 1 / 254 of the largest off at most, about 1 / 440 as a rule, so a logit of 64 to
+    // 256 terms of either sign is about 1 / 100 off; weights at most 1 / 255 of the largest of a tile.
+    constexpr double bits_8 = 4e-2;
+    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4}) {
+        for (const std::size_t dim : std::initializer_list<std::size_t>{64, 80, 128, 192, 256}) {
+            expect_integers(codebook(bits), codebook(6 - bits), dim, 64, rung(), bits_8);
+            expect_integers(codebook(bits), codebook(bits), 64, dim, rung(), bits_8);
+        }
+    }
+    expect_integers(mean_centred_codec<turbo_quant_codec>{{.bits = 4}},
+                    turbo_quant_codec{.bits = 3},
+                    128,
+                    64,
+                    rung(),
+                    bits_8);
+    expect_integers(codebook(3), codebook(4), 24, 576, rung(), bits_8);
+}
+
+TEST_P(Attend, IntegerWeightsOfCodebooksKeepTheSumOfManySmallOnes) {
+    // One row has nearly all the attention; the other weights are less than half a step.
+    constexpr std::size_t dim = 64;
+    const codebook_row_codec codec = codebook(4);
+    const row_kernels table = kernels_of(codec, arithmetic::integer, rung());
+    std::vector<std::byte> rows(64 * codec.group_bytes(dim));
+    std::vector<float> row(dim, 1.0F);
+    for (std::size_t i = 0; i < 64; ++i) {
+        ASSERT_TRUE(codec.encode(
+            row, dim, std::span(rows).subspan(i * codec.group_bytes(dim), codec.group_bytes(dim))));
+    }
+    tile_rows tile;
+    locate_rows({.data = rows.data(), .stride = codec.group_bytes(dim)}, 1, 0, 64, tile);
+    std::vector<float> weights(attend_tile, 0.0015F);
+    weights[20] = 1.0F;
+    std::vector<float> sums(dim);
+    std::vector<float> scratch(kernel_scratch(1, dim));
+    table.accumulate(table, tile, weights.data(), 1, dim, sums.data(), scratch.data());
+    for (const float sum : sums) {
+        EXPECT_NEAR(sum, 1.0F + 63.0F * 0.0015F, 2e-2F);
+    }
 }
 
 /// Runs each task on a thread of its own, the last one first.

@@ -7,11 +7,16 @@
 /// and belongs into logits and weights.
 #pragma once
 
+#include <kvcrush/attend/stored_rows.hpp>
+#include <kvcrush/codec/codebook_row.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/types.hpp>
 #include <kvcrush/simd/detail/convert_avx.hpp>
 #include <kvcrush/simd/detail/lanes.hpp>
 
+#include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -85,6 +90,13 @@ struct int8_rows_avx512 {
         float scale = 0.0F;
         std::memcpy(&scale, row, sizeof scale);
         return scale;
+    }
+    /// [attend_tile], zeros behind the rows.
+    static void gains(const tile_rows& rows, std::size_t, float* out) noexcept {
+        for (std::size_t t = 0; t < rows.count; ++t) {
+            out[t] = gain(rows.group[t]);
+        }
+        std::fill(out + rows.count, out + attend_tile, 0.0F);
     }
     [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static channels_avx512
     load(const std::byte* row, std::size_t c) noexcept {
@@ -163,6 +175,64 @@ struct q4_0_rows_avx512 {
     load_first(const std::byte* row, std::size_t c, std::size_t) noexcept {
         return load(row, c);
     }
+};
+
+/// factor times the f16 that each row begins with, [attend_tile], zeros behind the rows.
+KVCRUSH_TARGET_AVX512 inline void
+first_halves_avx512(const tile_rows& rows, float factor, float* out) noexcept {
+    // All of them first: a vector that is loaded right behind its elements would wait for their stores.
+    std::uint16_t halves[attend_tile];
+    std::fill(halves + rows.count, halves + attend_tile, std::uint16_t{0});
+    for (std::size_t t = 0; t < rows.count; ++t) {
+        std::memcpy(&halves[t], rows.group[t], sizeof halves[t]);
+    }
+    for (std::size_t t = 0; t < attend_tile; t += 16) {
+        const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves + t));
+        _mm512_storeu_ps(
+            out + t, _mm512_mul_ps(_mm512_set1_ps(factor), _mm512_maskz_cvtph_ps(0xFFFF, some)));
+    }
+}
+
+/// f16 norm, then Bits bits for each channel, an index of centroids.
+template <std::size_t Bits>
+struct codebook_rows_avx512 {
+    static constexpr bool has_gain = true;
+    static constexpr std::size_t offset(std::size_t c) noexcept { return c * Bits / 8 + 2; }
+    static void gains(const tile_rows& rows, std::size_t dim, float* out) noexcept {
+        first_halves_avx512(rows, 1.0F / std::sqrt(static_cast<float>(dim)), out);
+    }
+
+    /// Two words that hold the codes of 16 channels, without a byte behind them.
+    [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static __m512
+    look_up(const std::byte* codes) noexcept {
+        __m512i words = _mm512_set1_epi32(simd::detail::word_at(codes));
+        if constexpr (second_word != 0) {
+            words = _mm512_mask_broadcastd_epi32(
+                words, 0xFF00, _mm_cvtsi32_si128(simd::detail::word_at(codes + second_word)));
+        }
+        // vpermps reads the low 4 bits of an index, and the table repeats.
+        const __m512i shifts = _mm512_loadu_si512(simd::detail::code_shifts<Bits>.data());
+        return _mm512_maskz_permutexvar_ps(0xFFFF,
+                                           _mm512_maskz_srlv_epi32(0xFFFF, words, shifts),
+                                           _mm512_loadu_ps(gaussian_codebook<Bits>.values.data()));
+    }
+    [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static channels_avx512
+    load(const std::byte* row, std::size_t c) noexcept {
+        const std::byte* const codes = row + offset(c);
+        return {look_up(codes), look_up(codes + 2 * Bits)};
+    }
+    /// Channels behind the rest are those of code 0: callers mask them.
+    [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static channels_avx512
+    load_first(const std::byte* row, std::size_t c, std::size_t rest) noexcept {
+        alignas(16) std::byte codes[16];
+        const std::size_t bytes = (Bits * rest + 7) / 8;
+        _mm_store_si128(reinterpret_cast<__m128i*>(codes),
+                        _mm_maskz_loadu_epi8(rest_lanes_avx512(bytes, 0), row + offset(c)));
+        return {look_up(codes), look_up(codes + 2 * Bits)};
+    }
+
+private:
+    static constexpr std::size_t second_word = simd::detail::second_word<Bits>;
 };
 
 } // namespace detail

@@ -10,6 +10,7 @@
 #include <kvcrush/simd/isa.hpp>
 
 #include <cstddef>
+#include <cstdint>
 
 #if KVCRUSH_X86_DISPATCH
 #    include <immintrin.h>
@@ -18,6 +19,18 @@
 namespace kvcrush {
 inline namespace v0 {
 namespace detail {
+
+/// Query rows and their softmax so far.
+struct softmax_tile_args {
+    float* logits; ///< [num_rows][attend_tile]
+    std::size_t num_rows;
+    const std::size_t* seen; ///< [num_rows], how many of the tile's rows each may see
+    const float* bias;       ///< [num_rows], added to logits
+    float* largest;          ///< [num_rows], the largest logit
+    float* sum;              ///< [num_rows], of e^(logit - largest)
+    float* values;           ///< [num_rows][value_dim], sums weighted with the same
+    std::size_t value_dim;
+};
 
 /// Adds `bias` to the first `seen` of a row of attend_tile logits. Returns the largest of them and `largest`.
 inline float
@@ -80,63 +93,126 @@ exp_logits_avx2(float* row, std::size_t seen, float largest) noexcept {
            ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
-KVCRUSH_TARGET_AVX512 inline float
-largest_logit_avx512(float* row, std::size_t seen, float bias, float largest) noexcept {
-    const __m512 shift = _mm512_set1_ps(bias);
-    __m512 high = _mm512_set1_ps(largest);
-    for (std::size_t t = 0; t < seen; t += 16) {
-        const __mmask16 lanes = simd::detail::first_lanes_avx512(seen - t);
-        const __m512 x = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, row + t), shift);
-        _mm512_mask_storeu_ps(row + t, lanes, x);
-        high = _mm512_mask_max_ps(high, lanes, x, high);
-    }
-    const __m256 half = _mm256_max_ps(_mm512_maskz_extractf32x8_ps(0xFF, high, 0),
-                                      _mm512_maskz_extractf32x8_ps(0xFF, high, 1));
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline float
+largest_lane_avx512(__m512 values) noexcept {
+    const __m256 half = _mm256_max_ps(_mm512_maskz_extractf32x8_ps(0xFF, values, 0),
+                                      _mm512_maskz_extractf32x8_ps(0xFF, values, 1));
     __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
     quarter = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
     quarter = _mm_max_ps(quarter, _mm_movehdup_ps(quarter));
     return _mm_cvtss_f32(quarter);
 }
 
-KVCRUSH_TARGET_AVX512 inline float
-exp_logits_avx512(float* row, std::size_t seen, float largest) noexcept {
-    const __m512 shift = _mm512_set1_ps(largest);
-    __m512 sum = _mm512_setzero_ps();
-    for (std::size_t t = 0; t < attend_tile; t += 16) {
-        const __mmask16 lanes = simd::detail::first_lanes_avx512(seen > t ? seen - t : 0);
-        const __m512 x = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, row + t), shift);
-        const __m512 weights = _mm512_maskz_mov_ps(lanes, simd::detail::exp_avx512(x));
-        _mm512_storeu_ps(row + t, weights);
-        sum = _mm512_add_ps(sum, weights);
-    }
-    const __m256 half = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xFF, sum, 0),
-                                      _mm512_maskz_extractf32x8_ps(0xFF, sum, 1));
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline float
+sum_of_lanes_avx512(__m512 values) noexcept {
+    const __m256 half = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xFF, values, 0),
+                                      _mm512_maskz_extractf32x8_ps(0xFF, values, 1));
     __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
     quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
     quarter = _mm_add_ss(quarter, _mm_movehdup_ps(quarter));
     return _mm_cvtss_f32(quarter);
 }
 
-#endif // KVCRUSH_X86_DISPATCH
-
-inline float
-largest_logit(float* row, std::size_t seen, float bias, float largest, simd::isa rung) noexcept {
-    switch (rung) {
-#if KVCRUSH_X86_DISPATCH
-    case simd::isa::avx512: return largest_logit_avx512(row, seen, bias, largest);
-    case simd::isa::avx2: return largest_logit_avx2(row, seen, bias, largest);
-#endif
-    default: return largest_logit_scalar(row, seen, bias, largest);
+KVCRUSH_TARGET_AVX512 inline void
+scale_avx512(float* values, std::size_t size, float factor) noexcept {
+    const __m512 by = _mm512_set1_ps(factor);
+    for (std::size_t i = 0; i < size; i += 16) {
+        const __mmask16 lanes = simd::detail::first_lanes_avx512(size - i);
+        _mm512_mask_storeu_ps(
+            values + i, lanes, _mm512_mul_ps(by, _mm512_maskz_loadu_ps(lanes, values + i)));
     }
 }
 
-inline float exp_logits(float* row, std::size_t seen, float largest, simd::isa rung) noexcept {
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512
+store_weights_avx512(float* row, __mmask16 lanes, __m512 logits, __m512 largest) noexcept {
+    const __m512 weights =
+        _mm512_maskz_mov_ps(lanes, simd::detail::exp_avx512(_mm512_sub_ps(logits, largest)));
+    _mm512_storeu_ps(row, weights);
+    return weights;
+}
+
+/// Both passes, and all rows in one call: logits stay in registers between them.
+KVCRUSH_TARGET_AVX512 inline void softmax_tile_avx512(const softmax_tile_args& args) noexcept {
+    static_assert(attend_tile == 64);
+    for (std::size_t r = 0; r < args.num_rows; ++r) {
+        float* const row = args.logits + r * attend_tile;
+        const std::size_t seen = args.seen[r];
+        const auto visible = seen >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << seen) - 1;
+        const auto lanes0 = static_cast<__mmask16>(visible);
+        const auto lanes1 = static_cast<__mmask16>(visible >> 16);
+        const auto lanes2 = static_cast<__mmask16>(visible >> 32);
+        const auto lanes3 = static_cast<__mmask16>(visible >> 48);
+        const __m512 bias = _mm512_set1_ps(args.bias[r]);
+        const __m512 x0 = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes0, row), bias);
+        const __m512 x1 = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes1, row + 16), bias);
+        const __m512 x2 = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes2, row + 32), bias);
+        const __m512 x3 = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes3, row + 48), bias);
+        // A NaN in x gives what there was before.
+        const float before = args.largest[r];
+        __m512 high = _mm512_set1_ps(before);
+        high = _mm512_mask_max_ps(high, lanes0, x0, high);
+        high = _mm512_mask_max_ps(high, lanes1, x1, high);
+        high = _mm512_mask_max_ps(high, lanes2, x2, high);
+        high = _mm512_mask_max_ps(high, lanes3, x3, high);
+        const float largest = largest_lane_avx512(high);
+        if (largest != before) {
+            const float factor = simd::detail::exp_scalar(before - largest);
+            args.largest[r] = largest;
+            args.sum[r] *= factor;
+            scale_avx512(args.values + r * args.value_dim, args.value_dim, factor);
+        }
+        const __m512 shift = _mm512_set1_ps(largest);
+        const __m512 w0 = store_weights_avx512(row, lanes0, x0, shift);
+        const __m512 w1 = store_weights_avx512(row + 16, lanes1, x1, shift);
+        const __m512 w2 = store_weights_avx512(row + 32, lanes2, x2, shift);
+        const __m512 w3 = store_weights_avx512(row + 48, lanes3, x3, shift);
+        args.sum[r] +=
+            sum_of_lanes_avx512(_mm512_add_ps(_mm512_add_ps(w0, w1), _mm512_add_ps(w2, w3)));
+    }
+}
+
+#endif // KVCRUSH_X86_DISPATCH
+
+template <simd::isa Rung>
+void softmax_tile_row_by_row(const softmax_tile_args& args) noexcept {
+    for (std::size_t r = 0; r < args.num_rows; ++r) {
+        float* const row = args.logits + r * attend_tile;
+        const std::size_t seen = args.seen[r];
+        const float before = args.largest[r];
+        float largest = 0.0F;
+        float sum = 0.0F;
+#if KVCRUSH_X86_DISPATCH
+        if constexpr (Rung == simd::isa::avx2) {
+            largest = largest_logit_avx2(row, seen, args.bias[r], before);
+            sum = exp_logits_avx2(row, seen, largest);
+        } else
+#endif
+        {
+            largest = largest_logit_scalar(row, seen, args.bias[r], before);
+            sum = exp_logits_scalar(row, seen, largest);
+        }
+        if (largest != before) {
+            const float factor = simd::detail::exp_scalar(before - largest);
+            args.largest[r] = largest;
+            args.sum[r] *= factor;
+            float* const values = args.values + r * args.value_dim;
+            for (std::size_t c = 0; c < args.value_dim; ++c) {
+                values[c] *= factor;
+            }
+        }
+        args.sum[r] += sum;
+    }
+}
+
+/// Adds the bias to logits and turns them into e^(logit - largest), those that are not seen into 0. What was summed so
+/// far is multiplied with what it takes where the largest logit is another one now.
+inline void softmax_tile(const softmax_tile_args& args, simd::isa rung) noexcept {
     switch (rung) {
 #if KVCRUSH_X86_DISPATCH
-    case simd::isa::avx512: return exp_logits_avx512(row, seen, largest);
-    case simd::isa::avx2: return exp_logits_avx2(row, seen, largest);
+    case simd::isa::avx512: return softmax_tile_avx512(args);
+    case simd::isa::avx2: return softmax_tile_row_by_row<simd::isa::avx2>(args);
 #endif
-    default: return exp_logits_scalar(row, seen, largest);
+    default: return softmax_tile_row_by_row<simd::isa::scalar>(args);
     }
 }
 

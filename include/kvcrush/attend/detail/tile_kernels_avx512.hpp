@@ -181,9 +181,7 @@ KVCRUSH_TARGET_AVX512 inline void dots_avx512(const tile_rows& rows,
                                               float* out) noexcept {
     float gains[attend_tile];
     if constexpr (Loader::has_gain) {
-        for (std::size_t t = 0; t < (rows.count + 3) / 4 * 4; ++t) {
-            gains[t] = Loader::gain(rows.group[t]);
-        }
+        Loader::gains(rows, dim, gains);
     }
     for (std::size_t q = 0; q < num_queries; q += 4) {
         const float* const from = queries + q * dim;
@@ -254,15 +252,17 @@ accumulate_rest_avx512(const tile_rows& rows,
 template <typename Loader, std::size_t Queries>
 KVCRUSH_TARGET_AVX512 inline void accumulate_tile_avx512(const tile_rows& rows,
                                                          const float* weights,
+                                                         const float* gains,
                                                          std::size_t dim,
                                                          bool prefetch,
                                                          float* out) noexcept {
     float scaled[4 * attend_tile];
     if constexpr (Loader::has_gain) {
-        for (std::size_t t = 0; t < rows.count; ++t) {
-            const float gain = Loader::gain(rows.group[t]);
+        for (std::size_t t = 0; t < attend_tile; t += 16) {
+            const __m512 gain = _mm512_loadu_ps(gains + t);
             for (std::size_t q = 0; q < Queries; ++q) {
-                scaled[q * attend_tile + t] = gain * weights[q * attend_tile + t];
+                const std::size_t at = q * attend_tile + t;
+                _mm512_storeu_ps(scaled + at, _mm512_mul_ps(gain, _mm512_loadu_ps(weights + at)));
             }
         }
         weights = scaled;
@@ -285,14 +285,18 @@ KVCRUSH_TARGET_AVX512 inline void accumulate_avx512(const tile_rows& rows,
                                                     std::size_t num_queries,
                                                     std::size_t dim,
                                                     float* sums) noexcept {
+    float gains[attend_tile];
+    if constexpr (Loader::has_gain) {
+        Loader::gains(rows, dim, gains);
+    }
     for (std::size_t q = 0; q < num_queries; q += 4) {
         const float* const from = weights + q * attend_tile;
         float* const to = sums + q * dim;
         switch (num_queries - q) {
-        case 1: accumulate_tile_avx512<Loader, 1>(rows, from, dim, q == 0, to); break;
-        case 2: accumulate_tile_avx512<Loader, 2>(rows, from, dim, q == 0, to); break;
-        case 3: accumulate_tile_avx512<Loader, 3>(rows, from, dim, q == 0, to); break;
-        default: accumulate_tile_avx512<Loader, 4>(rows, from, dim, q == 0, to); break;
+        case 1: accumulate_tile_avx512<Loader, 1>(rows, from, gains, dim, q == 0, to); break;
+        case 2: accumulate_tile_avx512<Loader, 2>(rows, from, gains, dim, q == 0, to); break;
+        case 3: accumulate_tile_avx512<Loader, 3>(rows, from, gains, dim, q == 0, to); break;
+        default: accumulate_tile_avx512<Loader, 4>(rows, from, gains, dim, q == 0, to); break;
         }
     }
 }
