@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <variant>
@@ -119,16 +120,24 @@ template <typename Visit>
 struct choice_parameters {
     static constexpr std::string_view name = "codec";
     std::size_t window = 128;
-    double share = 0.5;
     double keep = 0.0;
     static constexpr auto parameters() {
         using self = choice_parameters;
         return std::tuple{
             kvcrush::parameter{
                 "window", &self::window, "newest rows that stay f16 while a text goes on"},
-            kvcrush::parameter{"share", &self::share, "tiered: part of the kept tokens in k and v"},
             kvcrush::parameter{
                 "keep", &self::keep, "tokens kept, whatever the ratio of the run; 0: that ratio"}};
+    }
+};
+
+/// Parameters of tiered(...) alone.
+struct tier_parameters {
+    static constexpr std::string_view name = "tiered";
+    double share = 0.5;
+    static constexpr auto parameters() {
+        return std::tuple{kvcrush::parameter{
+            "share", &tier_parameters::share, "part of the kept tokens in k and v"}};
     }
 };
 
@@ -191,6 +200,7 @@ codec_choice parse_codec_choice(std::string_view text) {
     choice.sinks = {kvcrush::q8_0_codec{}, kvcrush::q8_0_codec{}};
     choice.tiers.resize(tiered ? 2 : 1);
     choice_parameters values;
+    tier_parameters tiers;
     std::array<bool, 4> given{};
     for (const expression& argument : parsed.named) {
         const auto codec = [&](kvcrush::any_codec& target, bool for_keys) {
@@ -211,12 +221,10 @@ codec_choice parse_codec_choice(std::string_view text) {
         } else if (argument.key == "sinks") {
             codec(choice.sinks.keys, false);
             choice.sinks.values = choice.sinks.keys;
+        } else if (tiered) {
+            set_argument(parsed, argument, {"k", "v", "k2", "v2", "sinks"}, values, tiers);
         } else {
-            set_argument(parsed,
-                         argument,
-                         tiered ? std::vector<std::string>{"k", "v", "k2", "v2", "sinks"}
-                                : std::vector<std::string>{"k", "v", "sinks"},
-                         values);
+            set_argument(parsed, argument, {"k", "v", "sinks"}, values);
         }
     }
     if (!given[0] || !given[1] || (tiered && (!given[2] || !given[3]))) {
@@ -227,14 +235,14 @@ codec_choice parse_codec_choice(std::string_view text) {
              ", as in ",
              tiered ? "+tiered(k=q8_0,v=q8_0,k2=q4_0,v2=q4_0,share=0.5)" : "+codec(k=q8_0,v=q4_0)");
     }
-    if (!(values.share > 0.0) || values.share > 1.0) {
-        fail("policy ", parsed.name, ": share is ", values.share, "; it must lie in (0, 1]");
+    if (!(tiers.share > 0.0) || tiers.share > 1.0) {
+        fail("policy ", parsed.name, ": share is ", tiers.share, "; it must lie in (0, 1]");
     }
     if (!(values.keep >= 0.0) || values.keep > 1.0) {
         fail("policy ", parsed.name, ": keep is ", values.keep, "; it must lie in [0, 1]");
     }
     choice.window = values.window;
-    choice.first_share = tiered ? values.share : 1.0;
+    choice.first_share = tiered ? tiers.share : 1.0;
     if (values.keep > 0.0) {
         choice.keep = values.keep;
     }
@@ -242,13 +250,18 @@ codec_choice parse_codec_choice(std::string_view text) {
 }
 
 std::string expand_preset(std::string_view policy) {
+    policy.remove_prefix((std::min)(policy.find_first_not_of(' '), policy.size()));
     for (const byte_preset& preset : presets) {
         if (policy.rfind(preset.name, 0) != 0) {
             continue;
         }
-        const expression parsed = parse_expression(policy);
+        const auto [base, codec] = split_codec(policy);
+        const expression parsed = parse_expression(base);
         if (parsed.name != preset.name) {
             continue;
+        }
+        if (codec) {
+            fail("policy ", preset.name, " says already how rows are stored");
         }
         if (!parsed.positional.empty()) {
             fail("policy ", preset.name, " takes seed=NUMBER and no policy");
@@ -276,9 +289,12 @@ std::vector<policy_help> list_codecs() {
                       {}};
     codec.add(choice_parameters{});
     list.push_back(codec);
-    list.push_back({"POLICY+tiered(k=C,v=C,k2=C,v2=C)",
-                    "whose most important rows are stored in k and v, the others in k2 and v2",
-                    {}});
+    policy_help tiered{"POLICY+tiered(k=C,v=C,k2=C,v2=C)",
+                       "whose most important rows are stored in k and v, the others in k2 and v2",
+                       {}};
+    tiered.add(choice_parameters{});
+    tiered.add(tier_parameters{});
+    list.push_back(tiered);
     for (const byte_preset& preset : presets) {
         policy_help help{std::string(preset.name), std::string(preset.about), {}};
         help.add(seed_parameter{});

@@ -48,7 +48,8 @@ private:
                 }
             }
         }
-        result.text = std::string(text_.substr(begin, place_ - begin));
+        const std::string_view own = text_.substr(begin, place_ - begin);
+        result.text = std::string(own.substr(0, own.find_last_not_of(' ') + 1));
         return result;
     }
 

@@ -93,17 +93,25 @@ void append_rows(const model_config& config,
     }
 }
 
-/// Encoded rows: a token is added to all heads at once.
+/// Encoded rows. Positions are those of the text: the newest tokens may be evicted, which the rows do not tell.
 void append_rows(const model_config& config,
                  const matrix& qkv,
                  std::size_t tokens,
                  std::size_t first_position,
                  kvcrush::kv_sequence& cache) {
-    for (std::size_t t = 0; t < tokens; ++t) {
-        if (!cache.append(
-                qkv.row(t).subspan(config.q_width(), config.kv_width()),
-                qkv.row(t).subspan(config.q_width() + config.kv_width(), config.kv_width()))) {
-            fail("the keys or values of token ", first_position + t, " are not finite");
+    for (std::size_t head = 0; head < config.num_kv_heads; ++head) {
+        const std::size_t key = config.q_width() + head * config.head_dim;
+        for (std::size_t t = 0; t < tokens; ++t) {
+            if (!cache.append_row(head,
+                                  qkv.row(t).subspan(key, config.head_dim),
+                                  qkv.row(t).subspan(key + config.kv_width(), config.head_dim),
+                                  static_cast<std::uint32_t>(first_position + t))) {
+                fail("kv head ",
+                     head,
+                     ": the key or value of token ",
+                     first_position + t,
+                     " holds NaN, infinity, or more than the cache can");
+            }
         }
     }
 }
@@ -111,7 +119,11 @@ void append_rows(const model_config& config,
 /// Rows that left the window are encoded, some at a time.
 void settle(kvcrush::kv_sequence& cache) {
     constexpr std::size_t at_once = 32;
-    if (cache.dense_rows(0) >= cache.options().window + at_once && !cache.flush()) {
+    std::size_t most = 0; // heads whose tokens were evicted apart hold different numbers
+    for (std::size_t head = 0; head < cache.options().num_kv_heads; ++head) {
+        most = (std::max)(most, cache.dense_rows(head));
+    }
+    if (most >= cache.options().window + at_once && !cache.flush()) {
         fail("rows hold values that the codecs of the policy cannot store");
     }
 }

@@ -128,6 +128,8 @@ policy parse_policy(std::string_view text) {
         } else if (result.codec->first_share < 1.0) {
             fail("policy full knows no importance; tiered needs a policy that does, as in "
                  "glob+tiered(...,keep=1)");
+        } else if (result.codec->keep) {
+            fail("policy full keeps everything and takes no keep");
         } else { // all tokens are kept by whatever keeps as many as there are
             result.codec->keep = 1.0;
             result.scorer = kvcrush::streaming_llm_scorer{};
