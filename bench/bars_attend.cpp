@@ -11,6 +11,7 @@
 #include "bandwidth_probe.hpp"
 #include "bars.hpp"
 #include "baseline_attend.hpp"
+#include "ggml_rival.hpp"
 #include "huge_buffer.hpp"
 
 #include <fmt/format.h>
@@ -19,9 +20,11 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -115,10 +118,11 @@ private:
 /// Queries, output and memory of calls that take turns.
 class step {
 public:
-    explicit step(const layer_shape& shape)
+    /// @param reach  largest magnitude of a query's channels: the larger, the fewer tokens matter
+    explicit step(const layer_shape& shape, float reach = 1.0F)
         : shape_(shape), queries_(shape.num_q_heads * shape.dim), output_(queries_.size()) {
         for (std::size_t i = 0; i < queries_.size(); ++i) {
-            queries_[i] = 2.0F * random_unit(72, 0, i) - 1.0F;
+            queries_[i] = reach * (2.0F * random_unit(72, 0, i) - 1.0F);
         }
     }
     template <typename E = serial_executor>
@@ -342,6 +346,82 @@ void measure_two_threads(session& run, const layer_shape& shape) {
     run.rows.add(std::move(one));
 }
 
+/// Both read the same keys and values, bit for bit.
+template <typename C>
+void measure_ggml(session& run,
+                  const C& codec,
+                  ggml_rows format,
+                  double bar,
+                  const layer_shape& shape,
+                  std::size_t tokens) {
+    constexpr bool is_dense = std::is_same_v<C, dense_codec<f16>>;
+    const std::string format_name = is_dense ? "f16" : std::string(C::name);
+    const std::string where = fmt::format("{}/tokens:{}", shape.name(), tokens);
+    const auto make = [&](const std::string& variant, bool in_integers) {
+        row one{.name = fmt::format(
+                    "attend/ggml/{}{}/{}", format_name, in_integers ? "/integer" : "", where)};
+        one.bar = bar;
+        one.variant = variant;
+        one.baseline = fmt::format("flash_attn_ext of {} over the same bytes",
+                                   has_ggml() ? name_of_ggml() : "ggml");
+        return one;
+    };
+    if (!has_ggml()) {
+        run.rows.add_void(make("kvcrush", false), "ggml was not built");
+        return;
+    }
+    run.progress(fmt::format("attend/ggml/{} {}", format_name, where));
+    // Queries that make some tokens matter: a mean over all of them would look right with wrong logits, too.
+    constexpr float reach = 3.0F;
+    const stored_layer layer(codec, shape, tokens, kernels_of(codec));
+    step decode(shape, reach);
+    step decode_in_integers(shape, reach);
+    std::vector<float> theirs(decode.output().size());
+    ggml_attention rival(format,
+                         decode.queries().data(),
+                         layer.keys().data(),
+                         layer.values().data(),
+                         shape.num_q_heads,
+                         shape.num_kv_heads,
+                         tokens,
+                         shape.dim,
+                         theirs.data());
+    const stored_layer integer(
+        codec,
+        shape,
+        is_dense ? 1 : tokens,
+        kernels_of(codec, is_dense ? arithmetic::exact : arithmetic::integer));
+    round_robin turns(run.limits);
+    turns.add("ggml", [&](std::size_t) { rival(); });
+    turns.add("kvcrush", [&](std::size_t) { decode(layer); });
+    if (!is_dense) {
+        turns.add("kvcrush/integer", [&](std::size_t) { decode_in_integers(integer); });
+    }
+    const timings times = turns.run();
+    const auto add = [&](row one, const std::vector<float>& ours) {
+        set_times(one, times, tokens);
+        one.value = times.ratio("ggml", one.variant);
+        one.spread = times.spread("ggml", one.variant);
+        double error = 0.0;
+        for (std::size_t i = 0; i < ours.size(); ++i) {
+            error = (std::max)(error, std::fabs(static_cast<double>(ours[i]) - theirs[i]));
+        }
+        // ggml sums f16 values in f16, whose rounding grows with the tokens, and quantises queries to q8_0 before they
+        // meet quantised keys. The largest outputs are about 1.
+        const double tolerance =
+            is_dense ? 0.025 * std::sqrt(static_cast<double>(tokens) / 4096.0) : 0.02;
+        if (error <= tolerance) {
+            run.rows.add(std::move(one));
+        } else {
+            run.rows.add_void(std::move(one), fmt::format("outputs differ by {:.1e}", error));
+        }
+    };
+    add(make("kvcrush", false), decode.output());
+    if (!is_dense) {
+        add(make("kvcrush/integer", true), decode_in_integers.output());
+    }
+}
+
 } // namespace
 
 void measure_attend(session& run) {
@@ -352,12 +432,12 @@ void measure_attend(session& run) {
         measure_two_threads(run, shape);
     }
     measure_growth(run, run.full ? llama : small_llama);
-    const std::pair<const char*, double> rivals[] = {{"f16", 4.0}, {"q8_0", 10.0}, {"q4_0", 15.0}};
-    for (const auto& [format, bar] : rivals) {
-        row one{.name = fmt::format("attend/ggml/{}", format)};
-        one.bar = bar;
-        one.baseline = "ggml's flash_attn_ext on the same bytes";
-        run.rows.add_void(std::move(one), "ggml was not built");
+    for (const layer_shape& shape : {llama, small_llama}) {
+        for (const std::size_t tokens : std::initializer_list<std::size_t>{4096, 32768}) {
+            measure_ggml(run, dense_codec<f16>{}, ggml_rows::f16, 4.0, shape, tokens);
+            measure_ggml(run, q8_0_codec{}, ggml_rows::q8_0, 10.0, shape, tokens);
+            measure_ggml(run, q4_0_codec{}, ggml_rows::q4_0, 15.0, shape, tokens);
+        }
     }
 }
 

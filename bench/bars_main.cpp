@@ -79,7 +79,8 @@ const std::vector<family>& families() {
         {"threads", "the layers of a model on two threads", measure_threads},
         {"attend",
          "a decode step over dense and encoded rows: bandwidth, codecs, eviction, growth, threads",
-         measure_attend}};
+         measure_attend},
+        {"encode", "rows become int8, q4_0 and the other codecs, in cache", measure_encode}};
     return all;
 }
 

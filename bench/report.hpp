@@ -28,6 +28,8 @@ struct row {
     /// None if it could not be measured: `note` says why.
     std::optional<double> value{};
     double bar = 1.0;
+    /// Otherwise nothing is promised: the row is there to be read.
+    bool has_bar = true;
     better side = better::higher;
     std::string baseline{};
     std::string note{};
@@ -41,7 +43,7 @@ struct row {
 
     /// Figures are compared as they are shown: the third digit is noise.
     [[nodiscard]] bool holds() const noexcept {
-        if (!value) {
+        if (!value || !has_bar) {
             return false;
         }
         const double shown = rounded(*value);
@@ -124,32 +126,42 @@ public:
         for (std::size_t i = begin; i < rows_.size(); ++i) {
             const row& one = rows_[i];
             const double ns = one.own_ns_per_token();
-            fmt::print(to,
-                       "{:<{}} {:>7}  {:<7}  {:<5}  {:>4}  {:>9}  {}{}{}\n",
-                       one.name,
-                       width,
-                       one.value ? shown(*one.value) : "void",
-                       fmt::format("{} {:g}", one.side == better::higher ? ">=" : "<=", one.bar),
-                       one.holds() ? "yes" : "NO",
-                       one.value ? fmt::format("{:.0f}%", 100.0 * one.spread) : "-",
-                       ns > 0.0 ? fmt::format("{:.4f}", ns) : "-",
-                       one.baseline,
-                       one.note.empty() || one.baseline.empty() ? "" : "; ",
-                       one.note);
+            fmt::print(
+                to,
+                "{:<{}} {:>7}  {:<7}  {:<5}  {:>4}  {:>9}  {}{}{}\n",
+                one.name,
+                width,
+                one.value ? shown(*one.value) : "void",
+                one.has_bar
+                    ? fmt::format("{} {:g}", one.side == better::higher ? ">=" : "<=", one.bar)
+                    : "-",
+                !one.has_bar  ? "-"
+                : one.holds() ? "yes"
+                              : "NO",
+                one.value ? fmt::format("{:.0f}%", 100.0 * one.spread) : "-",
+                ns > 0.0 ? fmt::format("{:.4f}", ns) : "-",
+                one.baseline,
+                one.note.empty() || one.baseline.empty() ? "" : "; ",
+                one.note);
         }
     }
     void print_summary(std::FILE* to) const {
+        std::size_t bars = 0;
         std::size_t held = 0;
         std::size_t unmeasured = 0;
         for (const row& one : rows_) {
+            if (!one.has_bar) {
+                continue;
+            }
+            ++bars;
             held += one.holds() ? 1U : 0U;
             unmeasured += one.value ? 0U : 1U;
         }
         fmt::print(to,
                    "\n{} of {} bars hold, {} do not, {} could not be measured\n",
                    held,
-                   rows_.size(),
-                   rows_.size() - held - unmeasured,
+                   bars,
+                   bars - held - unmeasured,
                    unmeasured);
         for (const std::string& what : skipped_) {
             fmt::print(to, "skipped {}\n", what);
@@ -163,9 +175,11 @@ public:
             object["name"] = one.name;
             object["value"] =
                 one.value ? nlohmann::ordered_json(*one.value) : nlohmann::ordered_json(nullptr);
-            object["bar"] = one.bar;
+            object["bar"] =
+                one.has_bar ? nlohmann::ordered_json(one.bar) : nlohmann::ordered_json(nullptr);
             object["better"] = one.side == better::higher ? "higher" : "lower";
-            object["holds"] = one.holds();
+            object["holds"] =
+                one.has_bar ? nlohmann::ordered_json(one.holds()) : nlohmann::ordered_json(nullptr);
             object["baseline"] = one.baseline;
             if (!one.note.empty()) {
                 object["note"] = one.note;

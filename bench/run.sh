@@ -8,7 +8,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
     cat <<'END'
-usage: bench/run.sh --quick | --full [--json FILE] [--family NAMES]
+usage: bench/run.sh --quick | --full [--json FILE] [--family NAMES] [--with-ggml]
        bench/run.sh [--json FILE] [--benchmark_OPTION]...
 
 How fast is kvcrush, and is that as fast as it should be?
@@ -19,6 +19,7 @@ How fast is kvcrush, and is that as fast as it should be?
   --json FILE   writes the results to FILE, too; of bars, a list of
                 {"name", "value", "bar", "better", "holds", "baseline", ...} that bench/plot.py draws
   --family A,B  only these families of bars, for example score,topk; kvcrush_bars --help lists them
+  --with-ggml   compares with ggml, too: fetches its sources (77 MB, by pip, checked) and builds them, once
   --help        this text
 
 Without --quick and --full single functions are timed by Google Benchmark, each for at least 0.2 s. It takes options of
@@ -33,6 +34,7 @@ mode=bench
 json=''
 extra=()
 family=''
+with_ggml=false
 while [[ $# -gt 0 ]]; do
     case $1 in
     --quick | --full)
@@ -49,17 +51,20 @@ while [[ $# -gt 0 ]]; do
         family=$2
         shift
         ;;
+    --with-ggml) with_ggml=true ;;
     --help | -h)
         usage
         exit 0
         ;;
     --benchmark_* | --v=*) extra+=("$1") ;;
-    *) die 2 "unknown option '$1', allowed are --quick, --full, --json FILE, --family NAMES, --benchmark_..., --help" ;;
+    *) die 2 "unknown option '$1', allowed are --quick, --full, --json FILE, --family NAMES, --with-ggml, \
+--benchmark_..., --help" ;;
     esac
     shift
 done
 if [[ $mode == bench ]]; then
     [[ -z $family ]] || die 2 "--family goes with --quick or --full"
+    [[ $with_ggml == false ]] || die 2 "--with-ggml goes with --quick or --full"
     program=kvcrush_bench
     arguments=(--benchmark_min_time=0.2 "${extra[@]}")
 else
@@ -86,9 +91,16 @@ if [[ $mode != bench ]]; then
     (need_packages libfaiss-dev) || echo "without FAISS: the rows that compare with it will be void" >&2
 fi
 
+# Nobody waits for minutes of measurements to learn that the rows asked for are void.
+ggml=''
+if [[ $with_ggml == true ]]; then
+    ggml=$("$here/fetch_ggml.sh") || die 2 "there is no ggml to compare with; without --with-ggml its rows are void"
+fi
+
 build_dir=$kvcrush_root/build/bench
 configure "$build_dir" -DCMAKE_BUILD_TYPE=Release '-DCMAKE_CXX_FLAGS_RELEASE=-O2 -DNDEBUG' \
-    -DKVCRUSH_BUILD_TESTS=OFF -DKVCRUSH_BUILD_EXAMPLES=OFF -DKVCRUSH_BUILD_BENCH=ON
+    -DKVCRUSH_BUILD_TESTS=OFF -DKVCRUSH_BUILD_EXAMPLES=OFF -DKVCRUSH_BUILD_BENCH=ON \
+    "-DKVCRUSH_BENCH_GGML=$ggml"
 cmake --build "$build_dir" --parallel "$num_jobs" --target "$program"
 
 # On the last CPU that we may use: the first one serves most interrupts. kvcrush_bars sees to that itself, since one of

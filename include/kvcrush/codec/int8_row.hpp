@@ -4,9 +4,11 @@
 #pragma once
 
 #include <kvcrush/codec/codec.hpp>
-#include <kvcrush/codec/finite_rows.hpp>
+#include <kvcrush/codec/detail/int8_row_kernels.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/simd/isa.hpp>
+#include <kvcrush/simd/largest_magnitude.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -20,7 +22,8 @@
 namespace kvcrush {
 inline namespace v0 {
 
-/// code = round(x / scale), ties to even, with scale = largest |x| of the row / 127; x is read as scale * code.
+/// code = round(x / scale), ties to even, with scale = largest |x| of the row / 127; x is read as scale * code. As in
+/// ggml's formats x / scale is x times the rounded inverse of the scale, unless the scale is tiny.
 ///
 /// Storage: float scale, then dim signed bytes. 8 + 32 / dim bits per element. Free of loss in practice, and one
 /// integer product per row: the format for keys where speed matters.
@@ -45,23 +48,33 @@ struct int8_row_codec {
                               std::span<std::byte> bytes,
                               simd::isa at_most = simd::best()) const noexcept {
         KVCRUSH_ASSERT(rows.size() == dim && bytes.size() == group_bytes(dim));
-        static_cast<void>(dim);
-        static_cast<void>(at_most);
-        if (!all_finite(rows)) {
-            return false;
+        const simd::isa rung = simd::usable(at_most);
+#if KVCRUSH_X86_DISPATCH
+        if (rung == simd::isa::avx512 &&
+            detail::int8_row_encode_avx512(rows.data(), dim, bytes.data())) {
+            return true;
         }
-        float largest = 0.0F;
-        for (const float value : rows) {
-            largest = (std::max)(largest, std::abs(value));
+        if (rung == simd::isa::avx2 &&
+            detail::int8_row_encode_avx2(rows.data(), dim, bytes.data())) {
+            return true;
+        }
+#endif
+        const float largest = simd::largest_magnitude(rows, rung);
+        if (!std::isfinite(largest)) {
+            return false;
         }
         const float scale = largest / 127.0F;
         std::memcpy(bytes.data(), &scale, sizeof scale);
-        for (std::size_t i = 0; i < rows.size(); ++i) {
-            // A quotient of 127.4 would come of a scale that is subnormal and lost digits.
-            const float code = scale == 0.0F
-                                   ? 0.0F
-                                   : (std::clamp)(std::nearbyint(rows[i] / scale), -127.0F, 127.0F);
-            bytes[sizeof(float) + i] = static_cast<std::byte>(static_cast<std::int8_t>(code));
+        std::byte* const codes = bytes.data() + sizeof scale;
+        const bool tiny = scale < detail::int8_row_least_scale;
+        const float inverse = tiny ? 0.0F : 1.0F / scale;
+        for (std::size_t i = 0; i < dim; ++i) {
+            float code = std::nearbyint(rows[i] * inverse);
+            if (tiny && scale != 0.0F) {
+                // A quotient of 127.4 would come of a scale that is subnormal and lost digits.
+                code = (std::clamp)(std::nearbyint(rows[i] / scale), -127.0F, 127.0F);
+            }
+            codes[i] = static_cast<std::byte>(static_cast<std::int8_t>(code));
         }
         return true;
     }
@@ -71,12 +84,19 @@ struct int8_row_codec {
                 std::span<float> rows,
                 simd::isa at_most = simd::best()) const noexcept {
         KVCRUSH_ASSERT(bytes.size() == group_bytes(dim) && rows.size() == dim);
-        static_cast<void>(at_most);
         float scale = 0.0F;
         std::memcpy(&scale, bytes.data(), sizeof scale);
-        for (std::size_t i = 0; i < dim; ++i) {
-            rows[i] =
-                scale * static_cast<float>(static_cast<std::int8_t>(bytes[sizeof(float) + i]));
+        const std::byte* const codes = bytes.data() + sizeof scale;
+        switch (simd::usable(at_most)) {
+#if KVCRUSH_X86_DISPATCH
+        case simd::isa::avx512:
+            return detail::int8_row_decode_avx512(codes, dim, scale, rows.data());
+        case simd::isa::avx2: return detail::int8_row_decode_avx2(codes, dim, scale, rows.data());
+#endif
+        default:
+            for (std::size_t i = 0; i < dim; ++i) {
+                rows[i] = scale * static_cast<float>(static_cast<std::int8_t>(codes[i]));
+            }
         }
     }
 };
