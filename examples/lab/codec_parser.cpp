@@ -25,11 +25,14 @@ using plain_codec = std::variant<kvcrush::q8_0_codec,
                                  kvcrush::q5_1_codec,
                                  kvcrush::iq4_nl_codec,
                                  kvcrush::int8_row_codec,
+                                 kvcrush::fp8_e4m3_codec,
+                                 kvcrush::fp8_e5m2_codec,
                                  kvcrush::dense_codec<kvcrush::f16>,
                                  kvcrush::dense_codec<kvcrush::bf16>,
                                  kvcrush::dense_codec<float>>;
-/// Codecs that need nothing beside: the plain ones, and those that turn rows themselves.
-using own_codec = std::variant<kvcrush::turbo_quant_codec>;
+/// Codecs that are not to be turned: those that turn rows themselves, and those that live on what a turn would spread.
+using own_codec =
+    std::variant<kvcrush::turbo_quant_codec, kvcrush::kivi_key_codec, kvcrush::kivi_value_codec>;
 
 /// Parameters of hadamard(INNER).
 struct rotation_parameters {
@@ -63,28 +66,31 @@ void set_arguments(const expression& text, Policy& policy) {
          in_quotes(name),
          " is unknown here; allowed: ",
          join(names_of<plain_codec>(), ", "),
-         ", turbo_quant, hadamard(CODEC), mean_centred(CODEC)");
+         ", ",
+         join(names_of<own_codec>(), ", "),
+         ", hadamard(CODEC), mean_centred(CODEC)");
 }
 
-[[nodiscard]] bool is_plain(std::string_view name) {
-    plain_codec ignored;
+template <typename Variant>
+[[nodiscard]] bool is_one_of(std::string_view name) {
+    Variant ignored;
     return choose(name, ignored);
 }
 
-/// Calls visit(codec) with the codec of that expression: plain, turbo_quant, or hadamard(plain).
+/// Calls visit(codec) with the codec of that expression: plain, of its own, or hadamard(plain).
 template <typename Visit>
 [[nodiscard]] kvcrush::any_codec with_codec(const expression& text, const Visit& visit) {
-    if (is_plain(text.name)) {
+    if (is_one_of<plain_codec>(text.name)) {
         return std::visit(visit, parse_choice<plain_codec>(text));
     }
-    if (text.name == kvcrush::turbo_quant_codec::name) {
+    if (is_one_of<own_codec>(text.name)) {
         return std::visit(visit, parse_choice<own_codec>(text));
     }
     if (text.name == "hadamard") {
         rotation_parameters rotation;
         set_arguments(text, rotation);
         const expression& inner = inner_of(text);
-        if (!is_plain(inner.name)) {
+        if (!is_one_of<plain_codec>(inner.name)) {
             fail("codec hadamard: ",
                  in_quotes(inner.text),
                  " cannot be turned; allowed: ",
@@ -121,13 +127,16 @@ struct choice_parameters {
     static constexpr std::string_view name = "codec";
     std::size_t window = 128;
     double keep = 0.0;
+    bool bytes = false;
     static constexpr auto parameters() {
         using self = choice_parameters;
         return std::tuple{
             kvcrush::parameter{
                 "window", &self::window, "newest rows that stay f16 while a text goes on"},
             kvcrush::parameter{
-                "keep", &self::keep, "tokens kept, whatever the ratio of the run; 0: that ratio"}};
+                "keep", &self::keep, "tokens kept, whatever the ratio of the run; 0: that ratio"},
+            kvcrush::parameter{
+                "bytes", &self::bytes, "the ratio of the run is a share of the f16 bytes"}};
     }
 };
 
@@ -160,6 +169,31 @@ constexpr std::array presets{
                 "a sixteenth of the bytes: a quarter of the tokens, stored as in four_times",
                 "glob+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant(bits=3,seed="
                 "{0}),keep=0.255)"}};
+
+/// The library's own policy, and how its rows are stored where its budget is one of bytes.
+struct auto_parameters {
+    static constexpr std::string_view name = "kvcrush_auto";
+    bool bytes = false;
+    std::uint64_t seed = 0;
+    static constexpr auto parameters() {
+        using self = auto_parameters;
+        return std::tuple{
+            kvcrush::parameter{"bytes",
+                               &self::bytes,
+                               "keep ratios are shares of the f16 bytes, and rows are stored in "
+                               "codecs"},
+            kvcrush::parameter{"seed", &self::seed, "of the random signs of the codecs"}};
+    }
+    [[nodiscard]] std::string text() const {
+        std::string result = "ada_kv(horizons(snapkv))";
+        if (bytes) {
+            result += fmt::format("+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_"
+                                  "quant(bits=3,seed={0}),bytes=1)",
+                                  seed);
+        }
+        return result;
+    }
+};
 
 struct seed_parameter {
     static constexpr std::string_view name = "preset";
@@ -241,7 +275,11 @@ codec_choice parse_codec_choice(std::string_view text) {
     if (!(values.keep >= 0.0) || values.keep > 1.0) {
         fail("policy ", parsed.name, ": keep is ", values.keep, "; it must lie in [0, 1]");
     }
+    if (values.bytes && values.keep > 0.0) {
+        fail("policy ", parsed.name, ": keep says how many tokens stay, and so does bytes");
+    }
     choice.window = values.window;
+    choice.counts_bytes = values.bytes;
     choice.first_share = tiered ? tiers.share : 1.0;
     if (values.keep > 0.0) {
         choice.keep = values.keep;
@@ -250,31 +288,38 @@ codec_choice parse_codec_choice(std::string_view text) {
 }
 
 std::string expand_preset(std::string_view policy) {
-    policy.remove_prefix((std::min)(policy.find_first_not_of(' '), policy.size()));
-    for (const byte_preset& preset : presets) {
-        if (policy.rfind(preset.name, 0) != 0) {
-            continue;
-        }
-        const auto [base, codec] = split_codec(policy);
-        const expression parsed = parse_expression(base);
-        if (parsed.name != preset.name) {
-            continue;
-        }
-        if (codec) {
-            fail("policy ", preset.name, " says already how rows are stored");
-        }
-        if (!parsed.positional.empty()) {
-            fail("policy ", preset.name, " takes seed=NUMBER and no policy");
-        }
-        seed_parameter values;
-        set_arguments(parsed, values);
-        return fmt::format(fmt::runtime(preset.text), values.seed);
+    const auto [base, codec] = split_codec(policy);
+    const std::size_t begin = (std::min)(base.find_first_not_of(' '), base.size());
+    const std::string_view name =
+        std::string_view(base).substr(begin, base.find_first_of("( ", begin) - begin);
+    const auto* const preset = std::find_if(
+        presets.begin(), presets.end(), [&](const byte_preset& one) { return one.name == name; });
+    const bool is_auto = name == auto_parameters::name;
+    if (preset == presets.end() && !is_auto) {
+        return std::string(policy);
     }
-    return std::string(policy);
+    const expression parsed = parse_expression(base);
+    if (!parsed.positional.empty()) {
+        fail("policy ", name, " takes seed=NUMBER and no policy");
+    }
+    if (is_auto) {
+        auto_parameters values;
+        set_arguments(parsed, values);
+        if (codec && values.bytes) {
+            fail("policy ", name, " with bytes=1 says already how rows are stored");
+        }
+        return values.text() + (codec ? "+" + *codec : std::string());
+    }
+    if (codec) {
+        fail("policy ", name, " says already how rows are stored");
+    }
+    seed_parameter values;
+    set_arguments(parsed, values);
+    return fmt::format(fmt::runtime(preset->text), values.seed);
 }
 
 std::vector<std::string_view> preset_names() {
-    std::vector<std::string_view> names;
+    std::vector<std::string_view> names{auto_parameters::name};
     for (const byte_preset& preset : presets) {
         names.push_back(preset.name);
     }
@@ -283,10 +328,17 @@ std::vector<std::string_view> preset_names() {
 
 std::vector<policy_help> list_codecs() {
     std::vector<policy_help> list;
-    policy_help codec{"POLICY+codec(k=C,v=C)",
-                      "whose rows are stored in codecs C: " + join(names_of<plain_codec>(), ", ") +
-                          ", turbo_quant(bits=4,seed=0), hadamard(C), and for keys mean_centred(C)",
-                      {}};
+    policy_help own{std::string(auto_parameters::name),
+                    "what works best here: ada_kv(horizons(snapkv)), no knob but the budget",
+                    {}};
+    own.add(auto_parameters{});
+    list.push_back(own);
+    policy_help codec{
+        "POLICY+codec(k=C,v=C)",
+        "whose rows are stored in codecs C: " + join(names_of<plain_codec>(), ", ") +
+            ", turbo_quant(bits=4,seed=0), kivi_key and kivi_value(bits=4), hadamard(C), and "
+            "for keys mean_centred(C)",
+        {}};
     codec.add(choice_parameters{});
     list.push_back(codec);
     policy_help tiered{"POLICY+tiered(k=C,v=C,k2=C,v2=C)",

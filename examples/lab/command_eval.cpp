@@ -18,10 +18,12 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -106,6 +108,56 @@ struct chosen_tasks {
     return path.empty() ? "" : fingerprint(read_file(path));
 }
 
+/// A text, and the file it came from.
+struct text_file {
+    std::string path{};
+    std::string content{};
+    /// The lab's own, which was not asked for by name.
+    bool own = false;
+};
+
+/// The lab's own text lies in KVCRUSH_LAB_SOURCES, or in the folder that this program was compiled from.
+[[nodiscard]] std::string own_text_path() {
+    const char* moved = std::getenv("KVCRUSH_LAB_SOURCES");
+    return (std::filesystem::path(moved == nullptr ? KVCRUSH_LAB_SOURCES : moved) / "prose.txt")
+        .string();
+}
+
+/// Its first paragraph says where it comes from.
+[[nodiscard]] text_file read_own_text(std::string path) {
+    const std::string content = read_file(path);
+    const std::size_t end = content.find("\n\n");
+    return {std::move(path), end == std::string::npos ? content : content.substr(end + 2), true};
+}
+
+void leave_lm_out(chosen_tasks& tasks, const std::string& why) {
+    if (tasks.retrieval.empty()) {
+        fail("task lm needs a text to go on with: ", why, "; --text FILE names another");
+    }
+    fmt::print("lm is left out: {}; --text FILE names another text\n", why);
+    tasks.lm = false;
+}
+
+/// What --text names; else the lab's own text, if lm needs one. Without it, lm is left out.
+[[nodiscard]] text_file find_text(const eval_options& options, chosen_tasks& tasks) {
+    if (!options.text.empty()) {
+        return {options.text, read_file(options.text)};
+    }
+    if (!tasks.lm) {
+        return {};
+    }
+    const std::string path = own_text_path();
+    std::error_code error;
+    if (!std::filesystem::is_regular_file(path, error)) {
+        leave_lm_out(tasks,
+                     fmt::format("{} is missing, and KVCRUSH_LAB_SOURCES may say which folder "
+                                 "has it",
+                                 in_quotes(path)));
+        return {};
+    }
+    return read_own_text(path);
+}
+
 /// Everything that results depend on and that their keys do not say.
 [[nodiscard]] nlohmann::json settings_of(const eval_options& options, const std::string& mode) {
     const bool generated = !options.task.empty();
@@ -156,11 +208,16 @@ void check_combination(const eval_options& options, const CLI::App& command) {
     }
 }
 
-void require_policy(const std::vector<policy>& policies, const std::string& wanted) {
+void require_policy(const std::vector<policy>& policies, const eval_options& options) {
+    const std::string& wanted = options.against;
     const bool found = std::any_of(
         policies.begin(), policies.end(), [&](const policy& how) { return how.text == wanted; });
     if (!wanted.empty() && !found) {
-        fail("--against is ", in_quotes(wanted), "; it must be one of --policy, written alike");
+        fail("--against is ",
+             in_quotes(wanted),
+             "; it must be one of --policy ",
+             in_quotes(options.common.policies),
+             ", written alike");
     }
 }
 
@@ -170,10 +227,19 @@ public:
     sample_maker(const eval_options& options, const tokenizer& words)
         : options_(options), words_(words) {}
 
-    void make(const chosen_tasks& tasks, const std::string& text, evaluation& all) const {
+    void make(chosen_tasks tasks, const text_file& text, evaluation& all) const {
         const std::vector<std::uint64_t> seeds = parse_seeds(options_.seeds);
         if (tasks.lm) {
-            make_texts(seeds, text, all);
+            try {
+                make_texts(seeds, text, all);
+            } catch (const input_error& error) {
+                const std::string why =
+                    fmt::format("file {}: {}", in_quotes(text.path), error.what());
+                if (!text.own) {
+                    fail(why);
+                }
+                leave_lm_out(tasks, why);
+            }
         }
         const filler hay = options_.text.empty() ? classic_filler() : named_filler(text);
         const encoder encode = [this](std::string_view words) { return words_.encode(words); };
@@ -199,33 +265,31 @@ private:
         }
     }
 
-    [[nodiscard]] filler named_filler(const std::string& text) const {
+    [[nodiscard]] static filler named_filler(const text_file& text) {
         try {
-            return filler_of(text);
+            return filler_of(text.content);
         } catch (const input_error& error) {
-            fail("file ", in_quotes(options_.text), ": ", error.what());
+            fail("file ", in_quotes(text.path), ": ", error.what());
         }
     }
 
     void make_texts(const std::vector<std::uint64_t>& seeds,
-                    const std::string& text,
+                    const text_file& text,
                     evaluation& all) const {
-        try {
-            const std::vector<int> ids = words_.encode(text);
-            for_each_sample(seeds, [&](const task_options& options, std::size_t index) {
-                all.texts.push_back({"lm", make_window(options, ids, index), options.seed, index});
-            });
-        } catch (const input_error& error) {
-            fail("file ", in_quotes(options_.text), ": ", error.what());
-        }
+        const std::vector<int> ids = words_.encode(text.content);
+        const std::string origin = text.own ? fingerprint(text.content) : "";
+        for_each_sample(seeds, [&](const task_options& options, std::size_t index) {
+            all.texts.push_back(
+                {"lm", make_window(options, ids, index), options.seed, index, origin});
+        });
     }
 
     const eval_options& options_;
     const tokenizer& words_;
 };
 
-[[nodiscard]] std::vector<std::pair<std::string, std::string>> said(const eval_options& options,
-                                                                    const std::string& mode) {
+[[nodiscard]] std::vector<std::pair<std::string, std::string>>
+said(const eval_options& options, const std::string& mode, const text_file& text) {
     std::vector<std::pair<std::string, std::string>> arguments;
     const auto add = [&](const char* name, const std::string& value) {
         if (!value.empty()) {
@@ -235,7 +299,7 @@ private:
     add("windows", options.windows);
     add("dialogues", options.dialogues);
     add("task", options.task);
-    add("text", options.text);
+    add("text", text.own ? std::filesystem::path(text.path).filename().string() : text.path);
     add("against", options.against);
     if (options.windows.empty()) {
         add("mode", mode);
@@ -249,23 +313,27 @@ private:
     return arguments;
 }
 
+[[nodiscard]] nlohmann::json kept_map_of(const evaluation& all, const loaded_model& loaded) {
+    progress_bar bar("mapping");
+    const kept_maps kept = map_first_sample(
+        all, loaded.model, [&](double part, double total) { bar.show(part, total); });
+    std::vector<std::string> pieces;
+    for (const int id : kept.tokens) {
+        pieces.emplace_back(loaded.tokenizer.token_bytes(id));
+    }
+    return json_of(kept, pieces);
+}
+
 int eval_command(const eval_options& options, const CLI::App& command) {
     check_combination(options, command);
     evaluation all;
     all.plan = options.common.parse();
     all.mode = options.mode == "aware" ? visibility::aware : visibility::agnostic;
     all.style = options.requests ? conversation::requests : conversation::turns;
-    require_policy(all.plan.policies, options.against);
+    require_policy(all.plan.policies, options);
     chosen_tasks tasks = options.task.empty() ? chosen_tasks{} : parse_tasks(options.task);
     static_cast<void>(parse_seeds(options.seeds));
-    if (tasks.lm && options.text.empty()) {
-        if (tasks.retrieval.empty()) {
-            fail("task lm needs a text to go on with: --text FILE");
-        }
-        fmt::print("lm is left out: it needs a text to go on with, --text FILE\n");
-        tasks.lm = false;
-    }
-    const std::string text = options.text.empty() ? "" : read_file(options.text);
+    const text_file text = find_text(options, tasks);
     if (!options.windows.empty()) {
         std::vector<window> windows = read_windows(options.windows);
         for (std::size_t i = 0; i < windows.size(); ++i) {
@@ -280,6 +348,7 @@ int eval_command(const eval_options& options, const CLI::App& command) {
         json = std::make_unique<output_file>(options.common.json);
     }
     const loaded_model loaded(options.common.model);
+    all.plan.meet(loaded.model);
     all.plan.repeat_request = loaded.tokenizer.encode(repeat_request_text);
     sample_maker(options, loaded.tokenizer).make(tasks, text, all);
     check(all, loaded.model);
@@ -305,14 +374,20 @@ int eval_command(const eval_options& options, const CLI::App& command) {
                    results.texts.size() + results.dialogues.size());
     }
     fmt::print("\n{}", table_of(results, mode));
-    nlohmann::json parts = {{"results", json_of(results, mode)}};
+    nlohmann::json parts = {{"results", json_of(results, mode)},
+                            {"num_layers", loaded.model.config().num_layers}};
     if (!options.against.empty()) {
         const std::vector<comparison> comparisons = compare_with(results, options.against);
         fmt::print("{}", table_of(comparisons));
         parts["comparisons"] = json_of(comparisons);
     }
     if (json) {
-        write_document(options.common, said(options, mode), std::move(parts), *json);
+        parts["kept_map"] = kept_map_of(all, loaded);
+        const bool unused = text.own && all.texts.empty();
+        write_document(options.common,
+                       said(options, mode, unused ? text_file{} : text),
+                       std::move(parts),
+                       *json);
     }
     return 0;
 }
@@ -340,7 +415,7 @@ void add_task_options(CLI::App& command, eval_options& options) {
         .add_option("--text",
                     options.text,
                     "UTF-8 text that lm continues and that needles are hidden in, instead of the "
-                    "classic filler")
+                    "lab's own (public-domain prose) and the classic filler")
         ->type_name("FILE");
     command.add_option("--samples", options.samples, "samples per task and seed")
         ->type_name("N")
@@ -367,6 +442,8 @@ void add_eval(CLI::App& app, action& chosen) {
         "Texts are prefilled, compressed and continued as in `run`. Dialogues are prefilled and\n"
         "compressed, then asked; an answer is right if greedy decoding gives it exactly.\n"
         "Exactly one of --task, --windows and --dialogues says what is measured.\n"
+        "Without --text, lm goes on with prose.txt in the folder that this program was compiled\n"
+        "from, or in KVCRUSH_LAB_SOURCES=FOLDER.\n"
         "A run with --resume FILE that was ended goes on where it was when it is started again.");
     options->common.add_to(*command);
     add_sources(*command, *options);

@@ -53,6 +53,7 @@ int run_command(const run_options& options) {
         json = std::make_unique<output_file>(options.common.json);
     }
     const loaded_model loaded(options.common.model);
+    plan.meet(loaded.model);
     plan.repeat_request = loaded.tokenizer.encode(repeat_request_text);
     const std::vector<window> windows{window_of(loaded, options, text)};
     check(plan, windows, loaded.model);

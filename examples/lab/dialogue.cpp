@@ -3,36 +3,16 @@
 
 #include "error.hpp"
 #include "files.hpp"
+#include "window.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include <limits>
 #include <string_view>
 #include <utility>
 
 namespace lab {
 namespace {
-
-[[nodiscard]] std::vector<int>
-read_ids(const nlohmann::json& entry, const char* field, const std::string& where) {
-    if (!entry.contains(field) || !entry[field].is_array() || entry[field].empty()) {
-        fail(where, " has no list ", in_quotes(field), " of at least one token id");
-    }
-    std::vector<int> ids;
-    for (const nlohmann::json& id : entry[field]) {
-        if (!id.is_number_integer() || id < 0 || id > (std::numeric_limits<int>::max)()) {
-            fail(where,
-                 ": ",
-                 in_quotes(field),
-                 " holds ",
-                 in_quotes(id.is_primitive() ? id.dump() : std::string(id.type_name())),
-                 "; token ids are whole numbers from 0");
-        }
-        ids.push_back(id.get<int>());
-    }
-    return ids;
-}
 
 [[nodiscard]] const nlohmann::json&
 read_list(const nlohmann::json& entry, const char* field, const std::string& where) {
@@ -60,9 +40,10 @@ read_list(const nlohmann::json& entry, const char* field, const std::string& whe
     if (!entry.is_object()) {
         fail(where, " is no object");
     }
-    turn result{read_ids(entry, "question", where), read_ids(entry, "answer", where)};
+    turn result{read_token_ids(entry, "question", 1, where),
+                read_token_ids(entry, "answer", 1, where)};
     if (entry.contains("alone")) {
-        result.alone = read_ids(entry, "alone", where);
+        result.alone = read_token_ids(entry, "alone", 1, where);
     }
     return result;
 }
@@ -92,7 +73,7 @@ std::vector<dialogue> read_dialogues(const std::string& path) {
             where += fmt::format(" ({})", in_quotes(one.name));
         }
         one.task = task_of(one.name);
-        one.context = read_ids(entry, "context", where);
+        one.context = read_token_ids(entry, "context", 1, where);
         for (const nlohmann::json& asked : read_list(entry, "turns", where)) {
             one.turns.push_back(
                 read_turn(asked, fmt::format("{}: turn {}", where, one.turns.size() + 1)));

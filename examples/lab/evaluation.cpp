@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "evaluation.hpp"
 
+#include "compress.hpp"
 #include "error.hpp"
 
 #include <fmt/format.h>
@@ -25,6 +26,12 @@ constexpr double text_weight = 1.5;
 [[nodiscard]] std::string
 sample_key(const std::string& task, const std::optional<std::uint64_t>& seed, std::size_t index) {
     return fmt::format("{} {} {}", task, seed ? fmt::format("{}", *seed) : "file", index);
+}
+
+[[nodiscard]] std::string sample_key(const lm_sample& sample) {
+    return sample_key(sample.origin.empty() ? sample.task : sample.task + '@' + sample.origin,
+                      sample.seed,
+                      sample.index);
 }
 
 [[nodiscard]] std::string
@@ -211,7 +218,7 @@ private:
             work_.expect(answers > 0.0 ? prefill_weight + answers : 0.0);
         };
         for (const lm_sample& sample : all_.texts) {
-            weigh(sample_key(sample.task, sample.seed, sample.index), text_weight);
+            weigh(sample_key(sample), text_weight);
         }
         for (const dialogue& about : all_.dialogues) {
             weigh(sample_key(about.task, about.seed, about.index), 1.0);
@@ -219,7 +226,7 @@ private:
     }
 
     void measure(const lm_sample& sample) {
-        const std::string key = sample_key(sample.task, sample.seed, sample.index);
+        const std::string key = sample_key(sample);
         experiment rest = all_.plan;
         rest.policies = missing(all_.plan, key, rows_);
         std::vector<measurement> fresh;
@@ -290,6 +297,21 @@ private:
     evaluation_results results_;
 };
 
+/// What the policies of a run see of its first sample.
+[[nodiscard]] kept_maps first_sample(const evaluation& all) {
+    if (!all.texts.empty()) {
+        const window& text = all.texts.front().text;
+        return {text.name, text.context};
+    }
+    const dialogue& about = all.dialogues.front();
+    kept_maps result{about.name, about.context};
+    if (all.mode == visibility::aware) {
+        const std::vector<int>& question = about.turns.front().question;
+        result.tokens.insert(result.tokens.end(), question.begin(), question.end() - 1);
+    }
+    return result;
+}
+
 } // namespace
 
 void check(const evaluation& all, const llama& model) {
@@ -309,6 +331,30 @@ evaluation_results
 run(const evaluation& all, const llama& model, journal* done, const step_callback& progress) {
     check(all, model);
     return runner(all, model, done, progress).run();
+}
+
+kept_maps
+map_first_sample(const evaluation& all, const llama& model, const step_callback& progress) {
+    kept_maps result = first_sample(all);
+    result.num_layers = model.config().num_layers;
+    result.num_kv_heads = model.config().num_kv_heads;
+    work_counter work(progress);
+    work.expect(prefill_weight + static_cast<double>(all.plan.policies.size()));
+    kv_cache prefilled = model.make_cache(all.plan.type);
+    query_log queries;
+    static_cast<void>(model.forward(result.tokens, prefilled, 0, &queries));
+    work.finish(prefill_weight);
+    for (const policy& how : all.plan.policies) {
+        const double ratio = ratios_of(how, all.plan).front();
+        kv_cache cache = prefilled;
+        compression done = compress(cache,
+                                    {model, result.tokens, queries, all.plan.repeat_request},
+                                    how,
+                                    budget_for(how, ratio, result.tokens.size()));
+        result.maps.push_back({how.text, ratio, std::move(done.kept)});
+        work.finish(1.0);
+    }
+    return result;
 }
 
 } // namespace lab

@@ -3,6 +3,8 @@
 /// Many samples of several tasks, measured one after the other, some of them in an earlier run.
 #pragma once
 
+#include <kvcrush/core/selection.hpp>
+
 #include "dialogue.hpp"
 #include "experiment.hpp"
 #include "journal.hpp"
@@ -25,6 +27,8 @@ struct lm_sample {
     std::optional<std::uint64_t> seed = std::nullopt;
     /// Its place among those of its task and seed, or in its file.
     std::size_t index = 0;
+    /// Which text, where the settings of a run do not say: its rows are those of that text.
+    std::string origin{};
 };
 
 struct evaluation {
@@ -66,5 +70,28 @@ void check(const evaluation& all, const llama& model);
                                      const llama& model,
                                      journal* done = nullptr,
                                      const step_callback& progress = {});
+
+/// What a policy keeps of one text.
+struct kept_map {
+    std::string policy;
+    double keep_ratio = 1.0;
+    /// One per layer; none where all tokens are kept.
+    std::vector<kvcrush::selection> layers{};
+};
+
+struct kept_maps {
+    /// Of the text, or of the dialogue that begins with it.
+    std::string name;
+    std::vector<int> tokens;
+    std::size_t num_layers = 0;
+    std::size_t num_kv_heads = 0;
+    std::vector<kept_map> maps{};
+};
+
+/// Compresses the first sample once more with each policy, at its first ratio: for people to look at. A resumed run shows
+/// the same.
+/// @pre  there is a text or a dialogue
+[[nodiscard]] kept_maps
+map_first_sample(const evaluation& all, const llama& model, const step_callback& progress = {});
 
 } // namespace lab

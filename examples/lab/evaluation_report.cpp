@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 namespace lab {
@@ -427,6 +428,33 @@ nlohmann::json json_of(const std::vector<comparison>& comparisons) {
                         {"samples", c.samples}});
     }
     return rows;
+}
+
+nlohmann::json json_of(const kept_maps& kept, const std::vector<std::string>& pieces) {
+    nlohmann::json maps = nlohmann::json::array();
+    for (const kept_map& map : kept.maps) {
+        nlohmann::json layers = nlohmann::json::array();
+        for (std::size_t l = 0; l < kept.num_layers; ++l) {
+            nlohmann::json heads = nlohmann::json::array();
+            for (std::size_t head = 0; head < kept.num_kv_heads; ++head) {
+                if (map.layers.empty()) {
+                    heads.push_back(nullptr);
+                } else {
+                    const auto tokens = map.layers[l].kept(head);
+                    heads.push_back(std::vector<std::uint32_t>(tokens.begin(), tokens.end()));
+                }
+            }
+            layers.push_back(std::move(heads));
+        }
+        maps.push_back({{"name", kept.name},
+                        {"policy", map.policy},
+                        {"keep_ratio", map.keep_ratio},
+                        {"context", kept.tokens.size()},
+                        {"num_kv_heads", kept.num_kv_heads},
+                        {"layers", std::move(layers)},
+                        {"pieces", pieces}});
+    }
+    return maps;
 }
 
 } // namespace lab

@@ -43,4 +43,9 @@ struct comparison {
 [[nodiscard]] nlohmann::json json_of(const evaluation_results& results, const std::string& mode);
 [[nodiscard]] nlohmann::json json_of(const std::vector<comparison>& comparisons);
 
+/// The `kept_map` list of the JSON contract: {"name", "policy", "keep_ratio", "context", "num_kv_heads", "layers",
+/// "pieces"} per policy. layers[layer][kv head] lists the kept tokens; null: all of them.
+/// @param pieces  what each token of the text spells
+[[nodiscard]] nlohmann::json json_of(const kept_maps& kept, const std::vector<std::string>& pieces);
+
 } // namespace lab

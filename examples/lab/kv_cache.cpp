@@ -26,8 +26,8 @@ template <typename T>
     std::vector<float> value(dim);
     for (std::size_t head = 0; head < layer.num_kv_heads(); ++head) {
         for (std::size_t r = 0; r < layer.rows(head); ++r) {
-            kvcrush::simd::to_float<const T>(layer.keys(head).subspan(r * dim, dim), key);
-            kvcrush::simd::to_float<const T>(layer.values(head).subspan(r * dim, dim), value);
+            kvcrush::simd::to_float<T>(layer.keys(head).subspan(r * dim, dim), key);
+            kvcrush::simd::to_float<T>(layer.values(head).subspan(r * dim, dim), value);
             if (!rows.append_row(head, key, value, layer.positions(head)[r])) {
                 fail("layer ", index, ", kv head ", head, ": row ", r, " holds NaN or infinity");
             }

@@ -23,6 +23,7 @@ namespace {
 using simple_selector = std::variant<kvcrush::chunk_kv_selector,
                                      kvcrush::critical_kv_selector<>,
                                      kvcrush::diverse_kv_selector,
+                                     kvcrush::horizons_selector,
                                      kvcrush::partition_selector,
                                      kvcrush::prefix_suffix_selector>;
 
@@ -109,6 +110,22 @@ void build(const expression& text, area_parameters& areas, policy& result) {
 }
 
 } // namespace
+
+std::vector<double> policy::ratios(const std::vector<double>& keep_ratios) const {
+    if (full) {
+        return {1.0};
+    }
+    if (codec && codec->keep) {
+        return {*codec->keep};
+    }
+    std::vector<double> ratios = keep_ratios;
+    if (codec && codec->counts_bytes) {
+        for (double& ratio : ratios) {
+            ratio = codec->tokens_for_bytes(ratio, head_dim_);
+        }
+    }
+    return ratios;
+}
 
 policy parse_policy(std::string_view text) {
     const auto [base, codec] = split_codec(expand_preset(text));

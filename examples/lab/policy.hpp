@@ -12,6 +12,7 @@
 #include "layer_plan.hpp"
 #include "policy_help.hpp"
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -34,13 +35,15 @@ struct policy {
     /// How the kept rows are stored; as they are, if empty.
     std::optional<codec_choice> codec{};
 
-    /// What it keeps where a run asks for these ratios: its own ratio where it has one.
-    [[nodiscard]] std::vector<double> ratios(const std::vector<double>& keep_ratios) const {
-        if (full) {
-            return {1.0};
-        }
-        return codec && codec->keep ? std::vector<double>{*codec->keep} : keep_ratios;
-    }
+    /// Shares of the tokens it keeps where a run asks for these ratios: its own where it has one, and more of them
+    /// where ratios count bytes.
+    [[nodiscard]] std::vector<double> ratios(const std::vector<double>& keep_ratios) const;
+
+    /// Tells it how many channels rows have; what counts bytes has to know before it is asked for ratios.
+    void set_head_dim(std::size_t channels) { head_dim_ = channels; }
+
+private:
+    std::size_t head_dim_ = 0;
 };
 
 /// @throws input_error naming what is misspelt or out of range, and what is allowed

@@ -25,6 +25,7 @@ FIGURES = ("keep_ratio context turn depth bytes_full bytes_held nll ppl_ratio kl
            "answer_nll select_ms compact_ms prefill_ms decode_ms_per_token samples lo hi kld_mean_lo kld_mean_hi "
            "accuracy_lo accuracy_hi").split()
 BASELINES = ("full", "random")
+OWN_SHARE = -1.0  # the keep ratio of policies that bring their own, whatever was asked for: they are one group
 LATER = math.inf  # the turn of a row that says "2+": all turns after the first
 
 # Colours are placeholders in the pictures and become variables of the style sheet, which knows light and dark.
@@ -40,7 +41,7 @@ FAMILIES = [
     ("allocation", "#01b0c5", "#7440b8", "#bd98f5", "D",
      "ada_kv pyramid_kv kv_compress baklava duo_attention head_level dbudget_kv"),
     ("selection", "#01b0c6", "#b62a80", "#f48bc9", "P", "chunk_kv critical_kv diverse_kv partition"),
-    ("codec", "#01b0c7", "#806300", "#dcbb45", "X", ""),
+    ("codec", "#01b0c7", "#806300", "#dcbb45", "X", "four_times eight_times sixteen_times"),
     ("other", "#01b0c8", "#6b6f78", "#9ca1ab", "h", ""),
 ]
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface", HEAT: "--heat"}
@@ -148,6 +149,26 @@ def read_file(path):
             "arguments": document.get("arguments"), "rows": rows, "maps": maps}
 
 
+def mark_own_shares(file):
+    """Policies that aim at bytes bring their own share of tokens: row["kept"] has it, keep_ratio puts them together."""
+    arguments = file["arguments"]
+    asked = set()
+    for text in str(arguments.get("keep_ratio") or "").split(",") if isinstance(arguments, dict) else []:
+        try:
+            asked.add(float(text))
+        except ValueError:
+            pass
+    shares = {}
+    for row in file["rows"]:
+        row["kept"] = row["keep_ratio"]
+        shares.setdefault(row["policy"], set()).add(row["keep_ratio"])
+    for row in file["rows"]:
+        # Several shares of one policy are points of a curve, and stay apart.
+        if asked and row["policy"] != "full" and len(shares[row["policy"]]) == 1 and row["kept"] is not None \
+                and row["kept"] not in asked:
+            row["keep_ratio"] = OWN_SHARE
+
+
 def merge_lengths(rows):
     """Contexts of nearly one length (a question more or less) count as one: row["length"]."""
     contexts = sorted(row["context"] for row in rows if row["context"] is not None)
@@ -229,6 +250,8 @@ def turn_name(turn):
 
 
 def share_name(ratio):
+    if ratio == OWN_SHARE:
+        return "their own share"
     return "unknown share" if ratio is None else "all tokens" if ratio == 1.0 else f"{ratio:g} of the tokens"
 
 
@@ -517,13 +540,15 @@ def loss_section(painter, rows):
         svg, front = loss_figure(painter, group)
         ringed = {(policy, share) for share, _, policy in front}
         first = next(iter(group.values()))
-        lines = [[policy, row["keep_ratio"], bytes_share(row), row["kld_mean"], row["kld_mean_lo"], row["kld_mean_hi"],
+        lines = [[policy, row["kept"], bytes_share(row), row["kld_mean"], row["kld_mean_lo"], row["kld_mean_hi"],
                   row["kld_p99"], row["ppl_ratio"],
                   None if row["top1_agreement"] is None else 100.0 * row["top1_agreement"], row["samples"],
                   "front" if (policy, bytes_share(row)) in ringed else ""]
                  for (policy, _), row in sorted(group.items(), key=lambda g: (-(g[1]["keep_ratio"] or 0),
                                                                               g[1]["kld_mean"]))]
-        parts.append(figure_of(f"{title_of(first, rows)}: {written(key[3], 5)} tokens of context", svg, behind(
+        contexts = {row["context"] for row in group.values()}
+        length = contexts.pop() if len(contexts) == 1 else key[3]
+        parts.append(figure_of(f"{title_of(first, rows)}: {written(length, 5)} tokens of context", svg, behind(
             ["policy", "keep", "bytes", "KLD", "lo", "hi", "KLD p99", "ppl ratio", "top-1 %", "samples", "Pareto"],
             lines)))
     return section("loss", "Loss against bytes", "".join(parts))
@@ -604,7 +629,7 @@ def depth_section(painter, rows):
             policies.sort(key=lambda p: (p != "full", p != "random", -order[p]))
             svg = depth_figure(painter, chosen, policies, sorted({key[1] for key in chosen}),
                                sorted({key[2] for key in chosen}))
-            lines = [[policy, ratio, depth, length, row["accuracy"], row["answer_nll"], row["samples"]]
+            lines = [[policy, row["kept"], depth, length, row["accuracy"], row["answer_nll"], row["samples"]]
                      for (policy, depth, length), row in chosen.items()]
             titles.append(f"{title_of(group[0], rows)}: {share_name(ratio)}")
             pieces.append(figure_of(titles[-1], svg, behind(
@@ -630,12 +655,13 @@ def accuracy_figure(painter, group, policies, ratios, turns):
                       fontsize=8, color=MUTED)
             for y, policy in enumerate(policies):
                 row = next((row for (p, r, n), row in group.items()
-                            if p == policy and n == turn and (r == ratio or (p == "full" and ratio is None))), None)
+                            if p == policy and n == turn and (ratio is None if p == "full" else r == ratio)), None)
                 if row is not None:
                     heat_cell(painter, axes, b * width + t, y, row["accuracy"])
-                elif policy != "full" and ratio is not None:
+                elif ratio is not None and any(p == policy and r == ratio for p, r, _ in group):
                     heat_cell(painter, axes, b * width + t, y, None)
-        axes.text(b * width - 0.47, -1.62, "full cache" if ratio is None else f"{ratio:g} kept", fontsize=9,
+        axes.text(b * width - 0.47, -1.62, "full cache" if ratio is None else "own share" if ratio == OWN_SHARE else
+                  f"{ratio:g} kept", fontsize=9,
                   va="bottom", fontweight="bold")
     axes.text(-0.75, -0.62, "turn", ha="right", va="bottom", fontsize=8, color=MUTED)
     axes.set_xticks([])
@@ -670,7 +696,7 @@ def accuracy_section(painter, rows):
         policies = sorted(mean, key=lambda p: (p != "full", -mean[p]))
         turns = sorted({key[2] for key in merged}, key=lambda turn: turn or 0.0)
         svg = accuracy_figure(painter, merged, policies, ratios_of(group), turns)
-        lines = [[policy, ratio, turn_name(turn), row["accuracy"], row["accuracy_lo"], row["accuracy_hi"],
+        lines = [[policy, row["kept"], turn_name(turn), row["accuracy"], row["accuracy_lo"], row["accuracy_hi"],
                   row["answer_nll"], row["samples"]]
                  for policy in policies for (p, ratio, turn), row in merged.items() if p == policy]
         parts.append(figure_of(title, svg, behind(
@@ -770,7 +796,7 @@ def speed_section(painter, rows):
         head = ["policy", "keep", "context", "ms per token", "tokens/s", "MiB", "bytes", "prefill ms", "samples"]
 
         def lines_of(chosen):
-            return [[row["policy"], row["keep_ratio"], row["length"], row["decode_ms_per_token"],
+            return [[row["policy"], row["kept"], row["length"], row["decode_ms_per_token"],
                      1000.0 / row["decode_ms_per_token"], row["bytes_held"] / (1 << 20),
                      row["bytes_held"] / row["bytes_full"] if row["bytes_full"] else None, row["prefill_ms"],
                      row["samples"]] for row in chosen.values()]
@@ -814,19 +840,24 @@ def select_section(painter, rows):
         axes.set_xscale("log")
         painter.dots(axes, chosen, "ms", ratios, policies)
         painter.plain_log(axes.xaxis)
-        axes.xaxis.set_major_locator(painter.ticker.LogLocator(numticks=30))
+        if max(slowest.values()) > 30.0 * min(row["ms"] for row in chosen.values()):
+            axes.xaxis.set_major_locator(painter.ticker.LogLocator(numticks=30))
         axes.set_xlabel(f"ms of selection per layer (all {layers} layers divided by {layers})" if layers else
                         "ms of selection, all layers together (the file does not say how many)")
         painter.ratio_legend(figure, ratios)
         svg = painter.svg(figure, f"Milliseconds of selection for {len(policies)} policies, fastest first: "
                           + ", ".join(f"{policy} {written(slowest[policy])}" for policy in policies[:10]))
-        lines = [[row["policy"], row["keep_ratio"], row["ms"] if layers else None, row["select_ms"], row["compact_ms"],
+        lines = [[row["policy"], row["kept"], row["ms"] if layers else None, row["select_ms"], row["compact_ms"],
                   row["prefill_ms"], 100.0 * row["select_ms"] / row["prefill_ms"] if row["prefill_ms"] else None]
                  for _, row in sorted(chosen.items(), key=lambda entry: entry[1]["ms"])]
         model = group[0]["model"] + ", " if len({row["model"] for row in rows}) > 1 else ""
         parts.append(figure_of(f"{model}{written(longest or None, 5)} tokens of context", svg, behind(
             ["policy", "keep", "select ms per layer", "select ms", "compact ms", "prefill ms", "% of prefill"], lines)))
     return section("select", "Time to select, per layer", "".join(parts))
+
+
+def keeps_all(kept):
+    return all(len(tokens) == kept["context"] for layer in kept["layers"] for tokens in layer)
 
 
 def kept_counts(kept):
@@ -892,6 +923,12 @@ def kept_section(painter, maps):
     parts = ["<p>Each row is a kv head, layer 0 on top; each column a token, the start of the text on the left; blue "
              "is kept. Vertical stripes are tokens that all heads agree on, the ragged rest is what each head has for "
              "itself. Above: how many heads keep a token. Right: how much each head keeps.</p>\n"]
+    whole = [kept["policy"] for kept in maps if keeps_all(kept)]
+    if 0 < len(whole) < len(maps):  # a map of everything shows nothing
+        maps = [kept for kept in maps if not keeps_all(kept)]
+        parts.append("<p>Without a map, as all heads keep all tokens: "
+                     + ", ".join(f"<code>{html.escape(policy)}</code>" for policy in dict.fromkeys(whole)) + ".</p>\n")
+    pieces, titles = [], []
     for kept in maps:
         heads = sum(len(layer) for layer in kept["layers"])
         counts = kept_counts(kept)
@@ -909,10 +946,11 @@ def kept_section(painter, maps):
                           float(len(set.intersection(*sets))) if sets else 0.0,
                           float(len(set.union(*sets))) if sets else 0.0])
         ratio = kept["keep_ratio"] if isinstance(kept["keep_ratio"], (int, float)) else None
-        title = ", ".join(filter(None, [kept["policy"], kept["name"], share_name(ratio) if ratio else "",
-                                        f"{kept['context']:,} tokens"]))
-        parts.append(figure_of(title, kept_figure(painter, kept), words + behind(
+        titles.append(", ".join(filter(None, [kept["policy"], kept["name"], share_name(ratio) if ratio else "",
+                                              f"{kept['context']:,} tokens"])))
+        pieces.append(figure_of(titles[-1], kept_figure(painter, kept), words + behind(
             ["layer", "kept per kv head", "kept by all its heads", "kept by any"], lines)))
+    parts.append(collapsed(pieces, lambda i: titles[i]))
     return section("kept", "Which tokens each head keeps", "".join(parts))
 
 
@@ -1060,6 +1098,8 @@ def head_of(files, policies):
 
 
 def page_of(files):
+    for file in files:
+        mark_own_shares(file)
     rows = [row for file in files for row in file["rows"]]
     merge_lengths(rows)
     rows = without_parts_of_means(rows)

@@ -11,19 +11,24 @@
 #include <utility>
 
 namespace lab {
-namespace {
 
-[[nodiscard]] std::vector<int>
-read_ids(const nlohmann::json& entry, const char* key, const std::string& where) {
-    if (!entry.contains(key) || !entry[key].is_array() || entry[key].size() < 2) {
-        fail(where, " has no list ", in_quotes(key), " of at least two token ids");
+std::vector<int> read_token_ids(const nlohmann::json& entry,
+                                const char* field,
+                                std::size_t least,
+                                const std::string& where) {
+    if (!entry.contains(field) || !entry[field].is_array() || entry[field].size() < least) {
+        fail(where,
+             " has no list ",
+             in_quotes(field),
+             " of at least ",
+             least == 1 ? "one token id" : "two token ids");
     }
     std::vector<int> ids;
-    for (const nlohmann::json& id : entry[key]) {
+    for (const nlohmann::json& id : entry[field]) {
         if (!id.is_number_integer() || id < 0 || id > (std::numeric_limits<int>::max)()) {
             fail(where,
                  ": ",
-                 in_quotes(key),
+                 in_quotes(field),
                  " holds ",
                  in_quotes(id.is_primitive() ? id.dump() : std::string(id.type_name())),
                  "; token ids are whole numbers from 0");
@@ -32,8 +37,6 @@ read_ids(const nlohmann::json& entry, const char* key, const std::string& where)
     }
     return ids;
 }
-
-} // namespace
 
 std::vector<window> read_windows(const std::string& path) {
     const nlohmann::json content = nlohmann::json::parse(read_file(path), nullptr, false);
@@ -55,8 +58,8 @@ std::vector<window> read_windows(const std::string& path) {
         text.name = entry.contains("name") && entry["name"].is_string()
                         ? entry["name"].get<std::string>()
                         : fmt::format("{}", windows.size());
-        text.context = read_ids(entry, "context", where);
-        text.continuation = read_ids(entry, "continuation", where);
+        text.context = read_token_ids(entry, "context", 2, where);
+        text.continuation = read_token_ids(entry, "continuation", 2, where);
         windows.push_back(std::move(text));
     }
     return windows;

@@ -33,9 +33,11 @@
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/dense.hpp>
 #include <kvcrush/codec/finite_rows.hpp>
+#include <kvcrush/codec/fp8.hpp>
 #include <kvcrush/codec/hadamard.hpp>
 #include <kvcrush/codec/int8_row.hpp>
 #include <kvcrush/codec/iq4_nl.hpp>
+#include <kvcrush/codec/kivi.hpp>
 #include <kvcrush/codec/lloyd_max.hpp>
 #include <kvcrush/codec/mean_centred.hpp>
 #include <kvcrush/codec/q4_0.hpp>
@@ -89,6 +91,7 @@
 #include <kvcrush/math/row_batches.hpp>
 #include <kvcrush/math/row_dot.hpp>
 #include <kvcrush/math/row_norm.hpp>
+#include <kvcrush/math/score_ranks.hpp>
 #include <kvcrush/math/value_norms.hpp>
 #include <kvcrush/math/window_attention.hpp>
 #include <kvcrush/math/window_logits.hpp>
@@ -118,6 +121,7 @@
 #include <kvcrush/select/chunk_kv.hpp>
 #include <kvcrush/select/critical_kv.hpp>
 #include <kvcrush/select/diverse_kv.hpp>
+#include <kvcrush/select/horizons.hpp>
 #include <kvcrush/select/kvcrush_selector.hpp>
 #include <kvcrush/select/kvzip_selector.hpp>
 #include <kvcrush/select/openvino_compat.hpp>

@@ -8,10 +8,15 @@
 ///     C  openvino_compat             blocks, a bit per slot, with scores kept over the steps: a program of its own,
 ///                                    see select/openvino_compat.hpp
 ///     D  kvcrush_contrib_groups()    groups of 32, a bit per slot, for one set of tokens in all heads
+///
+/// kvcrush_auto() is none of them: it is what works best on the reference model, with no knob but the budget.
 #pragma once
 
+#include <kvcrush/allocation/ada_kv.hpp>
+#include <kvcrush/allocation/uniform.hpp>
 #include <kvcrush/core/budget.hpp>
 #include <kvcrush/retention/snapkv.hpp>
+#include <kvcrush/select/horizons.hpp>
 #include <kvcrush/select/kvcrush_selector.hpp>
 #include <kvcrush/select/page_selector.hpp>
 
@@ -23,14 +28,25 @@ inline namespace v0 {
 /// What a compressor is made of, and how many tokens it keeps.
 ///
 ///     const auto form = kvcrush_vllm_pages();
-///     compressor crush(form.scorer, form.selector);
+///     compressor crush(form.scorer, form.selector, form.allocator);
 ///     crush.plan(size, form.tokens);
-template <typename ScorerT, typename SelectorT>
+template <typename ScorerT, typename SelectorT, typename AllocatorT = uniform_allocator>
 struct preset {
     ScorerT scorer;
     SelectorT selector;
     budget tokens;
+    AllocatorT allocator{};
 };
+
+/// The policy to begin with: the heads of a layer share out the budget by what their last 32 queries look at, and within
+/// a head three judges do: what the last query attends to, what many did, and keys unlike the others.
+/// @throws std::invalid_argument if keep_ratio lies outside (0, 1]
+/// @note   Heads keep different numbers of tokens; their sum is exact. With .allocator left out they keep the same.
+/// @see    horizons_selector, ada_kv_allocator; measured in the README
+[[nodiscard]] inline preset<snapkv_scorer, horizons_selector, ada_kv_allocator>
+kvcrush_auto(double keep_ratio = 0.25) {
+    return {{}, {}, budget::keep_ratio(keep_ratio), {}};
+}
 
 /// Form A on SnapKV: a share of the tokens per kv head, a quarter of them representatives.
 /// @throws std::invalid_argument if keep_ratio lies outside (0, 1]

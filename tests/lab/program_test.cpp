@@ -8,17 +8,27 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <spawn.h>
 #include <string>
+#include <string_view>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
+#include <vector>
 
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 struct outcome {
     int code = -1;
@@ -26,9 +36,11 @@ struct outcome {
 };
 
 /// Runs the program with both streams together.
-outcome run(const std::string& arguments) {
+/// @param environment  NAME=VALUE, or nothing
+outcome run(const std::string& arguments, const std::string& environment = "") {
     outcome result;
-    const std::string command = "'" + std::string(KVCRUSH_LAB_PROGRAM) + "' " + arguments + " 2>&1";
+    const std::string command =
+        environment + " '" + std::string(KVCRUSH_LAB_PROGRAM) + "' " + arguments + " 2>&1";
     FILE* pipe = popen(command.c_str(), "r");
     if (pipe == nullptr) {
         return result;
@@ -42,14 +54,27 @@ outcome run(const std::string& arguments) {
     return result;
 }
 
-void expect_refusal(const std::string& arguments, const std::string& text) {
-    const outcome result = run(arguments);
+void expect_refusal_that(const std::string& arguments,
+                         const testing::Matcher<std::string>& said,
+                         const std::string& environment = "") {
+    const outcome result = run(arguments, environment);
     EXPECT_EQ(result.code, 2) << arguments << "\n" << result.output;
-    EXPECT_THAT(result.output, HasSubstr(text)) << arguments;
+    EXPECT_THAT(result.output, said) << arguments;
     EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
 }
 
-std::string quoted_model() { return "'" + lab_test::require_model() + "'"; }
+void expect_refusal(const std::string& arguments, const std::string& text) {
+    expect_refusal_that(arguments, testing::Matcher<std::string>(HasSubstr(text)));
+}
+
+std::string quoted_model() {
+    return std::string("'").append(lab_test::require_model()).append("'");
+}
+
+std::string read(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
 
 class folder {
 public:
@@ -122,6 +147,61 @@ TEST(Program, RefusesEndlessAndDeeplyNestedFiles) {
 TEST(Program, SaysWhenItsOutputIsLost) {
     EXPECT_EQ(run("policies >/dev/full").code, 2);
     EXPECT_EQ(run("--help >/dev/full").code, 2);
+}
+
+TEST(Program, EvalNamesTheOptionTheValueAndWhatIsAllowed) {
+    const folder files;
+    const auto refused = [](const std::string& arguments, const auto&... parts) {
+        expect_refusal_that("eval --model x " + arguments,
+                            testing::Matcher<std::string>(AllOf(HasSubstr(parts)...)));
+    };
+    refused("--task passkeys",
+            "--task is \"passkeys\"",
+            "lm, passkey, multikey, multi_value, variable_tracking, common_words, all");
+    refused("--task passkey,nothing", "--task is \"nothing\"", "lm, passkey");
+    refused("--task passkey --mode awre", "--mode is \"awre\"", "agnostic, aware");
+    refused("--task passkey --mode aware --requests", "--requests", "--mode agnostic only");
+    refused("--task passkey --policy full,snapkv --against tova",
+            "--against is \"tova\"",
+            "one of --policy \"full,snapkv\"");
+    refused("--task passkey --policy 'full,snapkv(window=16)' --against snapkv",
+            "--against is \"snapkv\"",
+            "written alike");
+    refused("--task passkey --samples 0", "--samples", "range 1 to 100000");
+    refused("--task passkey --samples -3", "--samples", "range 1 to 100000");
+    refused("--task passkey --seed 1,x", "--seed is \"x\"", "whole numbers from 0");
+    refused("--task passkey --depth 1.5", "--depth is 1.5", "0 to 1");
+    refused("", "exactly one of --task, --windows, --dialogues", "there are 0");
+    const std::string whole =
+        R"({"windows": [{"name": "a", "context": [1, 2, 3], "continuation": [4, 5]}]})";
+    const std::string good = files.file("good.json", whole);
+    refused("--task passkey --windows " + good, "exactly one of", "there are 2");
+    refused("--windows " + good + " --samples 3", "--samples", "--task only");
+    refused("--windows " + good + " --mode aware", "--mode", "windows ask no questions");
+}
+
+TEST(Program, RefusesWindowsThatAreCutOff) {
+    const folder files;
+    const std::string whole =
+        R"({"windows": [{"name": "a", "context": [1, 2, 3], "continuation": [4, 5]}]})";
+    for (std::size_t length = 0; length < whole.size(); length += 7) {
+        const std::string path = files.file("cut.json", whole.substr(0, length));
+        expect_refusal_that(
+            "eval --model x --windows " + path,
+            testing::Matcher<std::string>(AllOf(HasSubstr(path), HasSubstr("no JSON"))));
+    }
+}
+
+TEST(Program, SaysThatLmNeedsATextWhereItsOwnIsMissing) {
+    const folder files;
+    const std::string elsewhere = "KVCRUSH_LAB_SOURCES='" + files.path("nowhere") + "'";
+    expect_refusal_that("eval --model x --task lm",
+                        testing::Matcher<std::string>(AllOf(HasSubstr("task lm needs a text"),
+                                                            HasSubstr("nowhere/prose.txt"),
+                                                            HasSubstr("--text FILE"))),
+                        elsewhere);
+    EXPECT_THAT(run("eval --help").output,
+                AllOf(HasSubstr("prose.txt"), HasSubstr("KVCRUSH_LAB_SOURCES")));
 }
 
 TEST(ModelProgram, RefusesIdsOutsideTheVocabularyBeforeTheWork) {
@@ -209,6 +289,236 @@ TEST(ModelProgram, GeneratesOnABoundedCache) {
             " --budget 48 --compress-every 8 --policy 'kvcrush(h2o)'");
     EXPECT_EQ(bounded.code, 0) << bounded.output;
     EXPECT_THAT(bounded.output, testing::ContainsRegex("held per kv head"));
+}
+
+/// Rows of a result file.
+std::vector<nlohmann::json>
+rows_of(const nlohmann::json& document, const std::string& task, const std::string& policy) {
+    std::vector<nlohmann::json> rows;
+    for (const nlohmann::json& row : document.at("results")) {
+        if (row.at("task") == task && row.at("policy") == policy) {
+            rows.push_back(row);
+        }
+    }
+    return rows;
+}
+
+TEST(ModelProgram, EvaluatesTasksAndMapsWhatTheFirstTextKeeps) {
+    const folder files;
+    const std::string json = files.path("out.json");
+    const outcome result = run("eval --model " + quoted_model() +
+                               " --task lm,passkey --samples 2 --context 160 --keep-ratio 0.5,0.25"
+                               " --policy full,snapkv,eight_times --against snapkv --json " +
+                               json);
+    ASSERT_EQ(result.code, 0) << result.output;
+    EXPECT_THAT(result.output,
+                AllOf(HasSubstr("2 texts, 2 dialogues"), Not(HasSubstr("left out"))));
+    const nlohmann::json document = nlohmann::json::parse(read(json));
+    EXPECT_EQ(document["num_layers"], 30);
+    EXPECT_EQ(document["arguments"]["samples"], "2");
+    EXPECT_EQ(document["arguments"]["text"], "prose.txt");
+    for (const char* task : {"lm", "passkey"}) {
+        EXPECT_EQ(rows_of(document, task, "full").size(), 2U + 1) << "two samples and their mean";
+        EXPECT_EQ(rows_of(document, task, "snapkv").size(), 2 * (2U + 1)) << "at two ratios";
+        EXPECT_EQ(rows_of(document, task, "eight_times").size(), 2U + 1) << "at its own ratio";
+    }
+    for (const nlohmann::json& row : rows_of(document, "lm", "snapkv")) {
+        EXPECT_GT(row["kld_mean"], 0.0);
+        EXPECT_EQ(row["seed"], 0);
+        EXPECT_EQ(row["samples"], row["name"] == "mean" ? 2 : 1);
+    }
+    EXPECT_NE(rows_of(document, "lm", "full")[0]["nll"], rows_of(document, "lm", "full")[1]["nll"])
+        << "two places of the text";
+
+    const nlohmann::json& maps = document["kept_map"];
+    ASSERT_EQ(maps.size(), 3U) << "one per policy, at its first ratio";
+    std::string text;
+    for (const nlohmann::json& map : maps) {
+        EXPECT_EQ(map["name"], "lm-0-0");
+        EXPECT_EQ(map["context"], 160);
+        EXPECT_EQ(map["num_kv_heads"], 3);
+        EXPECT_EQ(map["pieces"].size(), 160U);
+        ASSERT_EQ(map["layers"].size(), 30U);
+        for (const nlohmann::json& layer : map["layers"]) {
+            ASSERT_EQ(layer.size(), 3U);
+            for (const nlohmann::json& kept : layer) {
+                if (map["policy"] == "full") {
+                    EXPECT_TRUE(kept.is_null()) << "all";
+                } else {
+                    const auto tokens = kept.get<std::vector<std::size_t>>();
+                    EXPECT_TRUE(std::is_sorted(tokens.begin(), tokens.end()));
+                    ASSERT_EQ(tokens.size(), map["policy"] == "snapkv" ? 80U : 83U);
+                    EXPECT_EQ(tokens[3], 3U) << "sinks stay";
+                    EXPECT_EQ(tokens.back(), 159U);
+                }
+            }
+        }
+    }
+    EXPECT_EQ(maps[0]["policy"], "full");
+    EXPECT_EQ(maps[1]["keep_ratio"], 0.5);
+    EXPECT_EQ(maps[2]["keep_ratio"], 0.52);
+    for (const nlohmann::json& piece : maps[0]["pieces"]) {
+        text += piece.get<std::string>();
+    }
+    const std::string before = "<|endoftext|>";
+    EXPECT_THAT(text, testing::StartsWith(before));
+    EXPECT_THAT(read(KVCRUSH_TEST_DATA "/../../examples/lab/prose.txt"),
+                HasSubstr(text.substr(before.size())));
+}
+
+TEST(ModelProgram, LeavesLmOutWhereItsTextIsMissingOrTooShort) {
+    const folder files;
+    const std::string base = "eval --model " + quoted_model() + " --policy full --samples 1 ";
+    const outcome missing = run(base + "--task lm,passkey --context 128",
+                                "KVCRUSH_LAB_SOURCES='" + files.path("nowhere") + "'");
+    EXPECT_EQ(missing.code, 0) << missing.output;
+    EXPECT_THAT(missing.output,
+                AllOf(testing::StartsWith("lm is left out: "), HasSubstr("0 texts, 1 dialogues")));
+    expect_refusal_that(base + "--task lm --context 7000",
+                        testing::Matcher<std::string>(
+                            AllOf(HasSubstr("prose.txt"), HasSubstr("--context 7000 needs"))));
+    // A text that was asked for is never left out.
+    expect_refusal(base + "--task lm,passkey --context 128 --text " +
+                       files.file("short.txt", "Just a few words."),
+                   "short.txt");
+}
+
+TEST(ModelProgram, AwarePoliciesSeeTheQuestion) {
+    const folder files;
+    const std::string json = files.path("out.json");
+    const std::string base = "eval --model " + quoted_model() +
+                             " --task passkey --samples 1 --context 200 --keep-ratio 0.4 "
+                             "--policy full,snapkv --json " +
+                             json + " --mode ";
+    double context = 0.0;
+    for (const std::string mode : {"agnostic", "aware"}) {
+        const outcome result = run(base + mode);
+        ASSERT_EQ(result.code, 0) << result.output;
+        EXPECT_THAT(result.output, HasSubstr("(" + mode + ")"));
+        const nlohmann::json document = nlohmann::json::parse(read(json));
+        EXPECT_EQ(document["arguments"]["mode"], mode);
+        for (const nlohmann::json& row : document["results"]) {
+            EXPECT_EQ(row["mode"], mode);
+            EXPECT_GT(row["context"].get<double>(), context) << "the question is part of it";
+        }
+        context = document["results"][0]["context"].get<double>();
+        EXPECT_EQ(document["kept_map"][1]["context"], context) << "of the first dialogue";
+        EXPECT_EQ(document["kept_map"][1]["name"], "passkey-0-0");
+    }
+}
+
+TEST(ModelProgram, AKilledRunGoesOnWhereItWas) {
+    const folder files;
+    const std::string journal = files.path("journal");
+    std::vector<std::string> words{KVCRUSH_LAB_PROGRAM,
+                                   "eval",
+                                   "--model",
+                                   lab_test::require_model(),
+                                   "--task",
+                                   "lm,passkey",
+                                   "--samples",
+                                   "2",
+                                   "--context",
+                                   "128",
+                                   "--keep-ratio",
+                                   "0.5",
+                                   "--policy",
+                                   "full,snapkv,knorm"};
+    std::string line;
+    for (std::size_t i = 1; i < words.size(); ++i) {
+        line.append("'").append(words[i]).append("' ");
+    }
+    const std::string fresh = files.path("fresh.json");
+    ASSERT_EQ(run(line + "--json " + fresh).code, 0);
+
+    words.insert(words.end(), {"--resume", journal});
+    std::vector<char*> arguments;
+    for (std::string& word : words) {
+        arguments.push_back(word.data());
+    }
+    arguments.push_back(nullptr);
+    pid_t child = 0;
+    ASSERT_EQ(posix_spawn(&child, arguments[0], nullptr, nullptr, arguments.data(), environ), 0);
+    const auto lines = [&] {
+        const std::string content = read(journal);
+        return std::count(content.begin(), content.end(), '\n');
+    };
+    int status = 0;
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(2);
+    while (lines() < 4 && waitpid(child, &status, WNOHANG) == 0 &&
+           std::chrono::steady_clock::now() < give_up) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status)) << "it was to be killed in the middle";
+    const auto finished = lines() - 1; // the first line holds the settings
+    ASSERT_GE(finished, 3);
+    ASSERT_LT(finished, 12) << "2 samples of 2 tasks with 3 policies";
+    std::ofstream(journal, std::ios::app) << R"({"key":"half a li)";
+
+    const std::string resumed = files.path("resumed.json");
+    const outcome rest = run(line + "--resume " + journal + " --json " + resumed);
+    ASSERT_EQ(rest.code, 0) << rest.output;
+    EXPECT_THAT(
+        rest.output,
+        HasSubstr(std::to_string(finished) + " of 12 rows were finished by an earlier run"));
+    EXPECT_THAT(run(line + "--resume " + journal).output, HasSubstr("12 of 12 rows"));
+
+    const nlohmann::json one = nlohmann::json::parse(read(fresh));
+    const nlohmann::json two = nlohmann::json::parse(read(resumed));
+    ASSERT_EQ(one["results"].size(), two["results"].size());
+    for (std::size_t i = 0; i < one["results"].size(); ++i) {
+        for (const char* key : {"task",
+                                "name",
+                                "policy",
+                                "keep_ratio",
+                                "kept_tokens_mean",
+                                "bytes_held",
+                                "nll",
+                                "kld_mean",
+                                "accuracy",
+                                "answer_nll",
+                                "samples",
+                                "lo",
+                                "hi"}) {
+            EXPECT_EQ(one["results"][i][key], two["results"][i][key]) << key << " of row " << i;
+        }
+    }
+    EXPECT_EQ(one["kept_map"], two["kept_map"]);
+    expect_refusal_that(line + "--cache f32 --resume " + journal,
+                        testing::Matcher<std::string>(
+                            AllOf(HasSubstr("another cache"), HasSubstr("f16"), HasSubstr("f32"))));
+}
+
+TEST(ModelProgram, RunHoldsAQuarterOfTheBytesWithFourTimes) {
+    const folder files;
+    std::string words;
+    for (int i = 0; i < 400; ++i) {
+        words += "line " + std::to_string(i) + " of a text. ";
+    }
+    const std::string json = files.path("out.json");
+    const outcome result =
+        run("run --model " + quoted_model() + " --text " + files.file("text.txt", words) +
+            " --context 512 --keep-ratio 0.5,0.25 --policy 'full,four_times,four_times(seed=1)'"
+            " --json " +
+            json);
+    ASSERT_EQ(result.code, 0) << result.output;
+    const nlohmann::json document = nlohmann::json::parse(read(json));
+    ASSERT_EQ(document["results"].size(), 2U * 3) << "keep ratios do nothing to a goal in bytes";
+    for (const nlohmann::json& row : document["results"]) {
+        if (row["policy"] != "full") {
+            EXPECT_EQ(row["keep_ratio"], 1.0);
+            EXPECT_EQ(row["kept_tokens_mean"], 512.0);
+            EXPECT_GT(row["bytes_held"].get<double>(), 0.2 * row["bytes_full"].get<double>());
+            EXPECT_LT(row["bytes_held"].get<double>(), 0.26 * row["bytes_full"].get<double>());
+            EXPECT_LT(row["kld_mean"], 0.05);
+        }
+    }
+    expect_refusal("run --model x --text " + files.path("text.txt") + " --policy 'four_times(5)'",
+                   "four_times");
+    expect_refusal("run --model x --text " + files.path("text.txt") + " --policy five_times",
+                   "five_times");
 }
 
 } // namespace

@@ -247,7 +247,35 @@ TEST_F(DrawnReportPage, ShowsWhichTokensEachHeadKeeps) {
     expect_sections(page, {"kept"});
     EXPECT_THAT(page, HasSubstr("title=\"token 3: 3 of 4 heads\""));
     EXPECT_THAT(page, HasSubstr("&lt;b&gt;"));
-    expect_sections(page_of(json::array(), {{"kept_map", json::array({kept, kept})}}), {"kept"});
+    json all = kept;
+    all["policy"] = "everything";
+    all["layers"] =
+        json::array({json::array({nullptr, nullptr}), json::array({{3, 0, 1, 2}, nullptr})});
+    json other = kept;
+    other["policy"] = "knorm";
+    const std::string several =
+        page_of(json::array(), {{"kept_map", json::array({all, kept, other})}});
+    expect_sections(several, {"kept"});
+    EXPECT_THAT(several, HasSubstr("keep all tokens: <code>everything</code>"));
+    EXPECT_THAT(several, HasSubstr("<details><summary>knorm, ")) << "the first is open";
+    EXPECT_THAT(several, Not(HasSubstr("<figcaption>everything")));
+    EXPECT_THAT(page_of(json::array(), {{"kept_map", all}}), HasSubstr("<figcaption>everything"))
+        << "there is nothing else to show";
+}
+
+TEST_F(DrawnReportPage, PutsPoliciesWithTheirOwnShareTogether) {
+    const json rows =
+        json::array({with(row("full", 1.0), {{"accuracy", 1.0}, {"turn", 1}}),
+                     with(row("tova", 0.25), {{"accuracy", 0.5}, {"turn", 1}}),
+                     with(row("four_times", 1.0), {{"accuracy", 0.75}, {"turn", 1}}),
+                     with(row("eight_times", 0.52), {{"accuracy", 0.7}, {"turn", 1}})});
+    const std::string page = page_of(rows, {{"arguments", {{"keep_ratio", "0.25"}}}});
+    expect_sections(page, {"summary", "accuracy"});
+    EXPECT_THAT(page, HasSubstr("<th scope=\"col\">their own share</th>"));
+    EXPECT_THAT(page, Not(HasSubstr("<th scope=\"col\">0.52 of the tokens</th>")));
+    EXPECT_THAT(page, HasSubstr("<td class=\"n\">0.52</td>")) << "the table says which";
+    EXPECT_THAT(page_of(rows), HasSubstr("<th scope=\"col\">0.52 of the tokens</th>"))
+        << "a file that does not say what was asked for";
 }
 
 TEST_F(DrawnReportPage, TakesAMeanInsteadOfItsPartsAndPutsFilesTogether) {

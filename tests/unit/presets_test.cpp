@@ -17,7 +17,7 @@ class Presets : public testing::Test {
 protected:
     template <typename Preset>
     selection run(const Preset& form) {
-        compressor crush(form.scorer, form.selector);
+        compressor crush(form.scorer, form.selector, form.allocator);
         crush.plan({shape_, num_q_heads}, form.tokens);
         return crush.select(kv_view<float>(keys_, keys_, shape_),
                             query_view(queries_, num_q_heads, num_queries, shape_.key_dim));
@@ -33,7 +33,7 @@ protected:
     }
 
     static constexpr std::size_t num_q_heads = 4;
-    static constexpr std::size_t num_queries = 16;
+    static constexpr std::size_t num_queries = 256;
     const kv_shape shape_{2, 1600, 8, 8};
     std::vector<float> keys_ = std::vector<float>(2 * 1600 * 8);
     std::vector<float> queries_ = std::vector<float>(num_q_heads * num_queries * 8);
@@ -71,6 +71,15 @@ TEST_F(Presets, GroupsKeepSixteenOfThemInAllHeads) {
     EXPECT_EQ(kept.kept(0).size(), 672U);
     EXPECT_EQ(whole_units(kept.kept(0), 32).size(), 16U);
     EXPECT_EQ(test::list(kept.kept(0)), test::list(kept.kept(1)));
+}
+
+TEST_F(Presets, AutoGivesHeadsWhatTheyNeedAndNoMoreInAll) {
+    for (std::size_t i = 0; i < keys_.size() / 2; ++i) {
+        keys_[i] *= 20.0F; // the first head looks at few tokens
+    }
+    const selection kept = run(kvcrush_auto(0.25));
+    EXPECT_EQ(kept.kept(0).size() + kept.kept(1).size(), 800U);
+    EXPECT_NE(kept.kept(0).size(), kept.kept(1).size());
 }
 
 } // namespace

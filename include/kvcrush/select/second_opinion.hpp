@@ -46,6 +46,11 @@ public:
         scores_ = reduce(scorer, observed, folded, memory);
     }
 
+    /// [seq_len]
+    [[nodiscard]] std::span<const float> row(std::size_t head) const noexcept {
+        return scores_.row(head);
+    }
+
     /// Marks the `picks` best middle tokens that are not taken; ties keep the earlier token, NaN is the lowest score.
     /// @param[in] taken   [simd::bitmap_words(middle)], 0 for candidates; at least `picks` of them
     /// @param     marked  likewise; bits of the chosen tokens are set, others stay

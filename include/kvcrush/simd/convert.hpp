@@ -26,7 +26,7 @@ namespace simd {
 template <Element T>
 void to_float(std::span<const T> in, std::span<float> out, isa at_most = best()) noexcept {
     KVCRUSH_ASSERT(in.size() == out.size());
-    if constexpr (std::is_same_v<T, float>) {
+    if constexpr (std::is_same_v<std::remove_const_t<T>, float>) {
         static_cast<void>(at_most);
         std::copy_n(in.data(), in.size(), out.data());
     } else {
