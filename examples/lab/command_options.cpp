@@ -97,7 +97,18 @@ void write_document(const experiment_options& options,
     parts["model"] = options.model.substr(options.model.find_last_of('/') + 1);
     parts["machine"] = json_of_machine();
     parts["arguments"] = std::move(said);
-    json.commit(parts.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    const auto written = [](const nlohmann::json& value, int indent) {
+        return value.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+    };
+    // Maps are long lists of numbers, which would take a line each.
+    const nlohmann::json maps = parts.contains("kept_map") ? parts["kept_map"] : nlohmann::json();
+    parts.erase("kept_map");
+    std::string text = written(parts, 2);
+    if (!maps.is_null()) {
+        text.resize(text.size() - 2); // without the last brace and its line
+        text += ",\n  \"kept_map\": " + written(maps, -1) + "\n}";
+    }
+    json.commit(text + "\n");
 }
 
 int run_and_report(const experiment& plan,
