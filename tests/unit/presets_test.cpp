@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <set>
 #include <vector>
 
@@ -71,6 +72,23 @@ TEST_F(Presets, GroupsKeepSixteenOfThemInAllHeads) {
     EXPECT_EQ(kept.kept(0).size(), 672U);
     EXPECT_EQ(whole_units(kept.kept(0), 32).size(), 16U);
     EXPECT_EQ(test::list(kept.kept(0)), test::list(kept.kept(1)));
+}
+
+TEST_F(Presets, RowsTakeLessThanAQuarterOfTheirHalves) {
+    kv_sequence layer(four_times_rows(2, 64));
+    std::vector<float> row(2 * 64);
+    constexpr std::size_t tokens = 1000;
+    for (std::size_t t = 0; t < tokens; ++t) {
+        for (std::size_t c = 0; c < row.size(); ++c) {
+            row[c] = random_unit(3, t, c) - 0.4F;
+        }
+        ASSERT_TRUE(layer.append(row, row));
+    }
+    for (std::size_t head = 0; head < 2; ++head) {
+        ASSERT_TRUE(layer.encode(head, std::vector<std::uint8_t>(layer.dense_rows(head), 0)));
+    }
+    layer.shrink_to_fit();
+    EXPECT_LE(layer.bytes_held(), 2 * 2 * tokens * 64 * sizeof(f16) / 4);
 }
 
 TEST_F(Presets, AutoGivesHeadsWhatTheyNeedAndNoMoreInAll) {
