@@ -29,7 +29,7 @@ struct codec_choice {
     /// The share of the tokens whose rows take that share of the bytes in f16, all of them at most. A little less, for
     /// sinks and the mean key take more.
     [[nodiscard]] double tokens_for_bytes(double bytes, std::size_t head_dim) const {
-        constexpr double spare = 0.985;
+        constexpr double spare = 0.975;
         double stored = 0.0;
         for (std::size_t i = 0; i < tiers.size(); ++i) {
             const double share = i == 0 ? first_share : 1.0 - first_share;

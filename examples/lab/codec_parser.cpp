@@ -159,14 +159,17 @@ struct byte_preset {
 constexpr std::array presets{
     byte_preset{
         "four_times",
-        "a quarter of the bytes: all tokens, keys in 4 bits less their mean, values in 3",
-        "full+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant(bits=3,seed={0}))"},
-    byte_preset{"eight_times",
-                "an eighth of the bytes: half of the tokens, stored as in four_times",
-                "glob+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant(bits=3,seed="
-                "{0}),keep=0.52)"},
+        "a quarter of the bytes: all tokens, two thirds of them in 4 bits, the others in 3",
+        "ada_kv(horizons(snapkv))+tiered(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_"
+        "quant(bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,seed={0})),v2=turbo_quant("
+        "bits=3,seed={0}),share=0.68,keep=1)"},
+    byte_preset{
+        "eight_times",
+        "an eighth of the bytes: half of the tokens, keys in 4 bits less their mean, values in 3",
+        "glob+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant(bits=3,seed="
+        "{0}),keep=0.52)"},
     byte_preset{"sixteen_times",
-                "a sixteenth of the bytes: a quarter of the tokens, stored as in four_times",
+                "a sixteenth of the bytes: a quarter of the tokens, stored as in eight_times",
                 "glob+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant(bits=3,seed="
                 "{0}),keep=0.255)"}};
 
@@ -187,9 +190,11 @@ struct auto_parameters {
     [[nodiscard]] std::string text() const {
         std::string result = "ada_kv(horizons(snapkv))";
         if (bytes) {
-            result += fmt::format("+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_"
-                                  "quant(bits=3,seed={0}),bytes=1)",
-                                  seed);
+            result +=
+                fmt::format("+tiered(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant("
+                            "bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,seed={0})),v2="
+                            "turbo_quant(bits=3,seed={0}),share=0.68,bytes=1)",
+                            seed);
         }
         return result;
     }
