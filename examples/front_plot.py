@@ -74,12 +74,15 @@ def draw(table, path):
     front = [row for row in points if not any(o[1] <= row[1] and o[2] < row[2] for o in points)]
     figure, axes = plt.subplots(figsize=(8.0, 4.6))
     axes.plot([row[1] for row in front], [row[2] for row in front], ":", color="black", linewidth=1.0, zorder=1)
-    for name, share, loss, *_ in points:
+    above = (0.0, 1e9)  # the label drawn last: names that would cover each other part
+    for name, share, loss, *_ in sorted(points, key=lambda row: (-row[1], -row[2])):
+        crowded = abs(above[0] - share) < 0.02 * share and above[1] < 1.25 * loss
+        above = (share, loss)
         evicts = not name.startswith("full")
         stored = "+" in name or name.endswith("_times") or "bytes" in name
         color = "#d62728" if evicts and stored else "#1f77b4" if stored else "#7f7f7f"
         axes.plot(share, loss, "o", color=color, markersize=7 if (name, share) in [r[:2] for r in front] else 5)
-        axes.annotate(name if len(name) < 44 else name[:41] + "...", (share, loss), (6, 4),
+        axes.annotate(name if len(name) < 44 else name[:41] + "...", (share, loss), (6, -8 if crowded else 4),
                       textcoords="offset points", fontsize=7.5)
     axes.set(xscale="log", yscale="log", xlabel="bytes held, share of the cache in f16",
              ylabel="KL divergence to the full cache [nats]")
@@ -88,7 +91,7 @@ def draw(table, path):
     axes.minorticks_off()
     axes.set_xlim(0.052, 1.3)
     axes.grid(alpha=0.3)
-    for label, color in (("rows stored in codecs", "#1f77b4"), ("both", "#d62728"), ("tokens evicted", "#7f7f7f")):
+    for label, color in (("rows stored in codecs", "#1f77b4"), ("by importance", "#d62728"), ("tokens evicted", "#7f7f7f")):
         axes.plot([], [], "o", color=color, label=label)
     axes.legend(loc="lower left", frameon=False)
     figure.tight_layout()
