@@ -82,7 +82,8 @@ def draw(table, path):
         stored = "+" in name or name.endswith("_times") or "bytes" in name
         color = "#d62728" if evicts and stored else "#1f77b4" if stored else "#7f7f7f"
         axes.plot(share, loss, "o", color=color, markersize=7 if (name, share) in [r[:2] for r in front] else 5)
-        axes.annotate(name if len(name) < 44 else name[:41] + "...", (share, loss), (6, -8 if crowded else 4),
+        axes.annotate(name if len(name) < 44 else name[:41] + "...", (share, loss),
+                      (-7, -3) if crowded else (6, 4), ha="right" if crowded else "left",
                       textcoords="offset points", fontsize=7.5)
     axes.set(xscale="log", yscale="log", xlabel="bytes held, share of the cache in f16",
              ylabel="KL divergence to the full cache [nats]")
