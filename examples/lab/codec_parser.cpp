@@ -36,7 +36,6 @@ using own_codec =
 
 /// Parameters of hadamard(INNER).
 struct rotation_parameters {
-    static constexpr std::string_view name = "hadamard";
     bool signs = false;
     std::uint64_t seed = 0;
     static constexpr auto parameters() {
@@ -124,7 +123,6 @@ template <typename Visit>
 
 /// Parameters of codec(...) and tiered(...) that are plain values.
 struct choice_parameters {
-    static constexpr std::string_view name = "codec";
     std::size_t window = 128;
     double keep = 0.0;
     bool bytes = false;
@@ -142,7 +140,6 @@ struct choice_parameters {
 
 /// Parameters of tiered(...) alone.
 struct tier_parameters {
-    static constexpr std::string_view name = "tiered";
     double share = 0.5;
     static constexpr auto parameters() {
         return std::tuple{kvcrush::parameter{
@@ -201,7 +198,6 @@ struct auto_parameters {
 };
 
 struct seed_parameter {
-    static constexpr std::string_view name = "preset";
     std::uint64_t seed = 0;
     static constexpr auto parameters() {
         return std::tuple{kvcrush::parameter{"seed", &seed_parameter::seed, "of the random signs"}};

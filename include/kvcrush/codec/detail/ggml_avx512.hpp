@@ -91,8 +91,9 @@ inline constexpr ggml_cells ggml_cells_of_8 = [] {
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
 ggml_table_codes_avx512(__m512 values) noexcept {
     const __m512 eighths = _mm512_mul_ps(values, _mm512_set1_ps(0.125F));
+    __mmask16 all = 0xFFFF; // no constant: as a macro, without optimisation, it warns of one
     const __m512i cell =
-        _mm512_maskz_cvt_roundps_epi32(0xFFFF, eighths, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        _mm512_maskz_cvt_roundps_epi32(all, eighths, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     const __m512 border =
         _mm512_permutex2var_ps(_mm512_loadu_ps(ggml_cells_of_8.border.data()),
                                cell,
