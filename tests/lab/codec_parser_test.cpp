@@ -131,6 +131,16 @@ TEST(CodecParser, SpacesDoNotMatter) {
     EXPECT_TRUE(list[2].codec.has_value());
 }
 
+TEST(CodecParser, RatiosMayCountBytes) {
+    policy how = parse_policy("snapkv+codec(k=q8_0,v=q8_0,bytes=1)");
+    how.set_head_dim(64);
+    const std::vector<double> ratios = how.ratios({0.25, 0.5, 1.0});
+    EXPECT_NEAR(ratios[0], 0.25 * 0.975 * 32.0 / 17.0, 1e-9) << "34 bytes for 32 channels of 64";
+    EXPECT_LE(ratios[1], 1.0);
+    EXPECT_EQ(ratios[2], 1.0) << "never more than there are";
+    EXPECT_THAT(message_of("snapkv+codec(k=q8_0,v=q8_0,bytes=1,keep=0.5)"), HasSubstr("bytes"));
+}
+
 TEST(CodecParser, PresetsArePoliciesWrittenOut) {
     EXPECT_THAT(expand_preset("four_times"), HasSubstr("seed=0"));
     EXPECT_THAT(expand_preset("four_times(seed=3)"), HasSubstr("seed=3"));
@@ -138,7 +148,15 @@ TEST(CodecParser, PresetsArePoliciesWrittenOut) {
                 AllOf(HasSubstr("seed=12"), HasSubstr("keep=")));
     EXPECT_EQ(expand_preset("snapkv(window=8)"), "snapkv(window=8)");
     EXPECT_EQ(expand_preset("four_timeses"), "four_timeses");
+    EXPECT_EQ(expand_preset("kvcrush_auto"), "ada_kv(horizons(snapkv))");
+    EXPECT_THAT(expand_preset("kvcrush_auto(bytes=1,seed=4)"),
+                AllOf(HasSubstr("seed=4"), HasSubstr("bytes=1")));
+    EXPECT_EQ(expand_preset("kvcrush_auto+codec(k=q8_0,v=q8_0)"),
+              "ada_kv(horizons(snapkv))+codec(k=q8_0,v=q8_0)");
     for (const std::string_view name : preset_names()) {
+        if (name == "kvcrush_auto") {
+            continue;
+        }
         const policy how = parse_policy(name);
         EXPECT_EQ(how.text, name) << "shown as it was given";
         ASSERT_TRUE(how.codec.has_value()) << name;

@@ -259,7 +259,11 @@ evaluation tiny_evaluation() {
 nlohmann::json timeless(const evaluation_results& results) {
     nlohmann::json rows = json_of(results, "agnostic");
     for (auto& row : rows) {
-        for (const char* key : {"select_ms", "compact_ms", "prefill_ms", "decode_ms_per_token"}) {
+        for (const char* key : {"select_ms",
+                                "compact_ms",
+                                "prefill_ms",
+                                "decode_ms_per_token",
+                                "attention_ms_per_token"}) {
             row.erase(key);
         }
     }

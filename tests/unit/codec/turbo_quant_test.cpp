@@ -171,9 +171,7 @@ TEST_P(TurboQuant, DotInTheTurnedBasisIsTheDotWithTheDecodedRow) {
         std::vector<float> logits(attend_tile);
         kernels.prepare(kernels, query.data(), 1, dim, prepared.data());
         tile_rows rows;
-        rows.group[0] = bytes.data();
-        rows.within[0] = 0;
-        rows.count = 1;
+        locate_rows({.data = bytes.data(), .stride = bytes.size()}, 1, 0, 1, rows);
         kernels.dots(kernels, rows, prepared.data(), 1, dim, logits.data(), scratch.data());
         EXPECT_NEAR(logits[0], expected, 1e-5 * terms);
 

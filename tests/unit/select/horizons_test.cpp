@@ -222,13 +222,14 @@ TEST(Horizons, RefusesSharesBeyondTheBudget) {
         }
         return std::string("taken");
     };
-    EXPECT_EQ(message({.near = 1.5}), "horizons: near is 1.5; it must lie in [0, 1]");
-    EXPECT_EQ(message({.near = nan}), "horizons: near is nan; it must lie in [0, 1]");
+    EXPECT_EQ(message({.near = 1.5}), "kvcrush::horizons: near is 1.5; it must lie in [0, 1]");
+    EXPECT_EQ(message({.near = nan}), "kvcrush::horizons: near is nan; it must lie in [0, 1]");
     EXPECT_EQ(message({.near = 0.5, .unlike = 0.75}),
-              "horizons: unlike is 0.75; it must lie in [0, 1 - near], near is 0.5");
+              "kvcrush::horizons: unlike is 0.75; it must lie in [0, 1 - near], near is 0.5");
     EXPECT_EQ(message({.unlike = -0.1}),
-              "horizons: unlike is -0.1; it must lie in [0, 1 - near], near is 0.4");
-    EXPECT_EQ(message({.pooling_kernel_size = 4}), "horizons: kernel is 4; it must be odd");
+              "kvcrush::horizons: unlike is -0.1; it must lie in [0, 1 - near], near is 0.4");
+    EXPECT_EQ(message({.pooling_kernel_size = 4}),
+              "kvcrush::horizons: kernel is 4; it must be odd");
     EXPECT_EQ(message({.near = 0.0, .unlike = 1.0}), "taken");
 }
 
