@@ -329,11 +329,6 @@ std::vector<std::string_view> preset_names() {
 
 std::vector<policy_help> list_codecs() {
     std::vector<policy_help> list;
-    policy_help own{std::string(auto_parameters::name),
-                    "what works best here: ada_kv(horizons(snapkv)), no knob but the budget",
-                    {}};
-    own.add(auto_parameters{});
-    list.push_back(own);
     policy_help codec{
         "POLICY+codec(k=C,v=C)",
         "whose rows are stored in codecs C: " + join(names_of<plain_codec>(), ", ") +
@@ -348,6 +343,11 @@ std::vector<policy_help> list_codecs() {
     tiered.add(choice_parameters{});
     tiered.add(tier_parameters{});
     list.push_back(tiered);
+    policy_help own{std::string(auto_parameters::name),
+                    "what works best here: ada_kv(horizons(snapkv)), no knob but the budget",
+                    {}};
+    own.add(auto_parameters{});
+    list.push_back(own);
     for (const byte_preset& preset : presets) {
         policy_help help{std::string(preset.name), std::string(preset.about), {}};
         help.add(seed_parameter{});
