@@ -72,7 +72,8 @@ int8_row_encode_avx2(const float* x, std::size_t dim, std::byte* out) noexcept {
     if (!row.usual) {
         return false;
     }
-    _mm_store_ss(reinterpret_cast<float*>(out), row.scale);
+    const float scale = _mm_cvtss_f32(row.scale); // rows need not be aligned
+    std::memcpy(out, &scale, sizeof scale);
     out += sizeof(float);
     const __m256 inverse = _mm256_set_m128(row.inverse, row.inverse);
     for (i = 0; i + 32 <= dim; i += 32) {
@@ -138,7 +139,8 @@ int8_row_encode_short_avx512(const float* x, std::byte* out) noexcept {
     if (!row.usual) {
         return false;
     }
-    _mm_store_ss(reinterpret_cast<float*>(out), row.scale);
+    const float scale = _mm_cvtss_f32(row.scale); // rows need not be aligned
+    std::memcpy(out, &scale, sizeof scale);
     const __m512 inverse = _mm512_maskz_broadcastss_ps(0xFFFF, row.inverse);
 #    pragma GCC unroll 2
     for (std::size_t p = 0; p < Parts; ++p) {
@@ -173,7 +175,8 @@ int8_row_encode_avx512(const float* x, std::size_t dim, std::byte* out) noexcept
     if (!row.usual) {
         return false;
     }
-    _mm_store_ss(reinterpret_cast<float*>(out), row.scale);
+    const float scale = _mm_cvtss_f32(row.scale); // rows need not be aligned
+    std::memcpy(out, &scale, sizeof scale);
     out += sizeof(float);
     const __m512 inverse = _mm512_maskz_broadcastss_ps(0xFFFF, row.inverse);
     for (i = 0; i + 64 <= dim; i += 64) {
