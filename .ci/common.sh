@@ -62,6 +62,7 @@ need_build_tools() {
 }
 
 # configure BUILD_DIR [CMAKE ARGUMENTS...]
+# With CI=true in the environment a warning is an error. A user's compiler may know warnings that we have not seen.
 configure() {
     local build_dir=$1 launcher=''
     local generator=()
@@ -73,5 +74,5 @@ configure() {
         launcher=ccache
     fi
     cmake -S "$kvcrush_root" -B "$build_dir" "${generator[@]}" --log-level=NOTICE \
-        "-DCMAKE_CXX_COMPILER_LAUNCHER=$launcher" "$@"
+        "-DCMAKE_CXX_COMPILER_LAUNCHER=$launcher" "-DCMAKE_COMPILE_WARNING_AS_ERROR=${CI:-OFF}" "$@"
 }

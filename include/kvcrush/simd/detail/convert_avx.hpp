@@ -49,12 +49,12 @@ template <typename T>
 
 template <typename T>
 KVCRUSH_TARGET_AVX2 inline void to_float_avx2(const T* in, float* out, std::size_t size) noexcept {
-    std::size_t i = 0;
-    for (; i + 8 <= size; i += 8) {
+    const std::size_t whole = size / 8 * 8;
+    for (std::size_t i = 0; i < whole; i += 8) {
         const __m128i elements = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i));
         _mm256_storeu_ps(out + i, widen_avx2<T>(elements));
     }
-    for (; i < size; ++i) {
+    for (std::size_t i = whole; i < size; ++i) {
         out[i] = kvcrush::to_float(in[i]);
     }
 }
@@ -62,12 +62,12 @@ KVCRUSH_TARGET_AVX2 inline void to_float_avx2(const T* in, float* out, std::size
 template <typename T>
 KVCRUSH_TARGET_AVX2 inline void
 from_float_avx2(const float* in, T* out, std::size_t size) noexcept {
-    std::size_t i = 0;
-    for (; i + 8 <= size; i += 8) {
+    const std::size_t whole = size / 8 * 8;
+    for (std::size_t i = 0; i < whole; i += 8) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i),
                          narrow_avx2<T>(_mm256_loadu_ps(in + i)));
     }
-    for (; i < size; ++i) {
+    for (std::size_t i = whole; i < size; ++i) {
         out[i] = kvcrush::from_float<T>(in[i]);
     }
 }
