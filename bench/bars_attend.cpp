@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // attend/*: one decode step of one layer, over keys and values that no cache holds. Rows of a head lie one after the other.
 #include <kvcrush/attend/attend.hpp>
+#include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/codec/dense.hpp>
 #include <kvcrush/codec/int8_row.hpp>
 #include <kvcrush/codec/q4_0.hpp>
@@ -13,6 +14,7 @@
 #include "baseline_attend.hpp"
 #include "ggml_rival.hpp"
 #include "huge_buffer.hpp"
+#include "pinned_threads.hpp"
 
 #include <fmt/format.h>
 
@@ -23,7 +25,6 @@
 #include <initializer_list>
 #include <span>
 #include <string>
-#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -303,24 +304,6 @@ void measure_growth(session& run, const layer_shape& shape) {
         run.rows.add(std::move(one));
     }
 }
-
-/// Each piece of work on a thread and a CPU of its own. The caller works, too.
-struct pinned_threads {
-    template <typename Task>
-    void operator()(std::size_t num_tasks, const Task& task) const {
-        std::vector<std::thread> others;
-        for (std::size_t i = 1; i < num_tasks; ++i) {
-            others.emplace_back([&task, i] {
-                pin_to_cpu(i);
-                task(i);
-            });
-        }
-        task(0);
-        for (std::thread& other : others) {
-            other.join();
-        }
-    }
-};
 
 void measure_two_threads(session& run, const layer_shape& shape) {
     const std::size_t tokens = 4 * shape.tokens_of_64_mib();
