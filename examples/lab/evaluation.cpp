@@ -3,6 +3,7 @@
 
 #include "compress.hpp"
 #include "error.hpp"
+#include "work_counter.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -148,28 +149,6 @@ public:
 
 private:
     journal* file_;
-};
-
-class work_counter {
-public:
-    explicit work_counter(const step_callback& progress) : progress_(progress) {}
-
-    void expect(double weight) { total_ += weight; }
-    /// `part` of the work of that weight that is under way.
-    void at(double weight, double part) const {
-        if (progress_) {
-            progress_(done_ + weight * part, total_);
-        }
-    }
-    void finish(double weight) {
-        done_ += weight;
-        at(0.0, 0.0);
-    }
-
-private:
-    const step_callback& progress_;
-    double done_ = 0.0;
-    double total_ = 0.0;
 };
 
 /// Policies of which a row of the sample is missing.

@@ -4,6 +4,7 @@
 #include "compress.hpp"
 #include "error.hpp"
 #include "stopwatch.hpp"
+#include "work_counter.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -53,52 +54,32 @@ continue_text(const llama& model, kv_cache& cache, std::span<const int> tokens) 
            static_cast<double>(config.num_layers * config.kv_width() * tokens);
 }
 
-/// Counts the pieces of work, weighted so that the bar moves evenly.
-class step_counter {
-public:
-    step_counter(const experiment& plan, std::size_t windows, const step_callback& progress)
-        : progress_(progress) {
-        double compressed = 0.0;
-        for (const policy& how : plan.policies) {
-            compressed += how.full ? 0.0 : static_cast<double>(how.ratios(plan.keep_ratios).size());
-        }
-        total_ = static_cast<double>(windows) * (prefill_weight + 1.0 + compressed);
-    }
+/// As long as so many predictions of a continuation: what the prefill weighs in the progress.
+constexpr double prefill_weight = 4.0;
 
-    static constexpr double prefill_weight = 4.0;
-
-    /// `part` of the step of weight `weight` that is under way.
-    void at(double weight, double part) const {
-        if (progress_) {
-            progress_(done_ + weight * part, total_);
-        }
+/// The prefill, the full cache, and each policy at each ratio.
+[[nodiscard]] double weight_of_window(const experiment& plan) {
+    double compressed = 0.0;
+    for (const policy& how : plan.policies) {
+        compressed += how.full ? 0.0 : static_cast<double>(how.ratios(plan.keep_ratios).size());
     }
-    void finish(double weight) {
-        done_ += weight;
-        at(0.0, 0.0);
-    }
-
-private:
-    const step_callback& progress_;
-    double done_ = 0.0;
-    double total_ = 1.0;
-};
+    return prefill_weight + 1.0 + compressed;
+}
 
 void measure_window(const experiment& plan,
                     const window& text,
                     const llama& model,
-                    step_counter& steps,
+                    work_counter& steps,
                     std::vector<measurement>& results) {
     kv_cache prefilled = model.make_cache(plan.type);
     query_log queries;
     const stopwatch watch;
     static_cast<void>(
         model.forward(text.context, prefilled, 0, &queries, [&](std::size_t done, std::size_t all) {
-            steps.at(step_counter::prefill_weight,
-                     static_cast<double>(done) / static_cast<double>(all));
+            steps.at(prefill_weight, static_cast<double>(done) / static_cast<double>(all));
         }));
     const double prefill_ms = watch.milliseconds();
-    steps.finish(step_counter::prefill_weight);
+    steps.finish(prefill_weight);
 
     kv_cache full_cache = prefilled;
     continuation_result full = continue_text(model, full_cache, text.continuation);
@@ -190,7 +171,8 @@ std::vector<measurement> run(const experiment& plan,
                              const step_callback& progress) {
     check(plan, windows, model);
     std::vector<measurement> results;
-    step_counter steps(plan, windows.size(), progress);
+    work_counter steps(progress);
+    steps.expect(static_cast<double>(windows.size()) * weight_of_window(plan));
     for (const window& text : windows) {
         measure_window(plan, text, model, steps, results);
     }
