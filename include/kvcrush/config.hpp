@@ -44,6 +44,10 @@
 #    define KVCRUSH_TARGET_AVX512_BF16                                                             \
         __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"   \
                               "avx512bf16,avx2,bmi,bmi2,fma,f16c,popcnt")))
+/// Likewise: Ice Lake, Zen 4 and later. simd::has_vnni() asks for it.
+#    define KVCRUSH_TARGET_AVX512_VNNI                                                             \
+        __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"   \
+                              "avx512vnni,avx512vbmi,avx2,bmi,bmi2,fma,f16c,popcnt")))
 #endif
 
 /// Keeps the throwing path out of line.

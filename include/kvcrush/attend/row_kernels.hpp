@@ -474,7 +474,7 @@ void take_codebook_kernels(row_kernels& table) noexcept {
 
 template <Codec C, std::size_t Bits>
 void take_integer_codebook_kernels(row_kernels& table) noexcept {
-    if (table.rung == simd::isa::avx512 && has_vnni()) {
+    if (table.rung == simd::isa::avx512 && simd::has_vnni()) {
         table.prepared_size = codebook_prepared_size<Bits>;
         table.prepare = prepare_codebook<C, Bits>;
         table.dots = dots_of_codebook<Bits>;
@@ -531,7 +531,7 @@ void take_integer_kernels(row_kernels& table) noexcept {
         default: return;
         }
     } else if constexpr (!std::is_same_v<codes, no_row_loader>) {
-        if (table.rung == simd::isa::avx512 && has_vnni()) {
+        if (table.rung == simd::isa::avx512 && simd::has_vnni()) {
             using loader = decltype(row_loader_avx512<stored>());
             table.prepared_size = integer_prepared_size<codes>;
             table.prepare = prepare_integers<C, codes>;

@@ -63,6 +63,18 @@ inline isa detect_isa() noexcept {
 #endif
 }
 
+/// Likewise for sums of products of bytes and for permuting bytes (AVX512_VNNI, AVX512_VBMI).
+[[nodiscard]] inline bool has_vnni() noexcept {
+#if KVCRUSH_X86_DISPATCH
+    static const bool found = best() == isa::avx512 &&
+                              static_cast<bool>(__builtin_cpu_supports("avx512vnni")) &&
+                              static_cast<bool>(__builtin_cpu_supports("avx512vbmi"));
+    return found;
+#else
+    return false;
+#endif
+}
+
 /// The rung that a call limited to `at_most` takes on this machine.
 [[nodiscard]] inline isa usable(isa at_most) noexcept {
     return at_most < best() ? at_most : best();

@@ -158,7 +158,7 @@ struct codebook_queries {
                 high =
                     _mm512_maskz_max_ps(0xFFFF, high, _mm512_abs_ps(_mm512_loadu_ps(queries + c)));
             }
-            const float step = largest_lane(high) / 127.0F;
+            const float step = simd::detail::largest_lane_avx512(high) / 127.0F;
             // A step that is subnormal has no finite inverse.
             const __m512 per_step = _mm512_set1_ps(step >= 0x1p-126F ? 1.0F / step : 0.0F);
             alignas(64) std::int8_t whole[integer_max_dim];
@@ -329,10 +329,10 @@ KVCRUSH_TARGET_AVX512_VNNI inline void round_codebook_weights(const float* weigh
             _mm512_mul_ps(_mm512_loadu_ps(weights + 16), _mm512_load_ps(scales + 16)),
             _mm512_mul_ps(_mm512_loadu_ps(weights + 32), _mm512_load_ps(scales + 32)),
             _mm512_mul_ps(_mm512_loadu_ps(weights + 48), _mm512_load_ps(scales + 48))};
-        const float bound =
-            largest_lane(_mm512_maskz_max_ps(0xFFFF,
-                                             _mm512_maskz_max_ps(0xFFFF, x[0], x[1]),
-                                             _mm512_maskz_max_ps(0xFFFF, x[2], x[3])));
+        const float bound = simd::detail::largest_lane_avx512(
+            _mm512_maskz_max_ps(0xFFFF,
+                                _mm512_maskz_max_ps(0xFFFF, x[0], x[1]),
+                                _mm512_maskz_max_ps(0xFFFF, x[2], x[3])));
         // Bounds that are tiny would have an infinite inverse; such a tile adds nothing that a float can tell.
         const bool adds = bound > 0x1p-100F;
         out.step[q] = adds ? bound / 255.0F : 0.0F;

@@ -17,7 +17,7 @@
 #include <kvcrush/attend/stored_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/types.hpp>
-#include <kvcrush/simd/isa.hpp>
+#include <kvcrush/simd/detail/lanes.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -28,21 +28,9 @@
 #if KVCRUSH_X86_DISPATCH
 #    include <immintrin.h>
 
-#    define KVCRUSH_TARGET_AVX512_VNNI                                                             \
-        __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"   \
-                              "avx512vnni,avx512vbmi,avx2,bmi,bmi2,fma,f16c,popcnt")))
-
 namespace kvcrush {
 inline namespace v0 {
 namespace detail {
-
-/// Whether this machine runs the AVX-512 rung with the two extensions. No rung of its own.
-[[nodiscard]] inline bool has_vnni() noexcept {
-    static const bool found = simd::best() == simd::isa::avx512 &&
-                              static_cast<bool>(__builtin_cpu_supports("avx512vnni")) &&
-                              static_cast<bool>(__builtin_cpu_supports("avx512vbmi"));
-    return found;
-}
 
 /// Longest row whose integer sums are sure to fit 32 bits.
 inline constexpr std::size_t integer_max_dim = 512;
@@ -75,16 +63,6 @@ struct q4_0_codes {
     static std::size_t block(std::size_t) noexcept { return 32; }
 };
 
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline float
-largest_lane(__m512 values) noexcept {
-    const __m256 half = _mm256_max_ps(_mm512_maskz_extractf32x8_ps(0xFF, values, 0),
-                                      _mm512_maskz_extractf32x8_ps(0xFF, values, 1));
-    __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-    quarter = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
-    quarter = _mm_max_ps(quarter, _mm_movehdup_ps(quarter));
-    return _mm_cvtss_f32(quarter);
-}
-
 /// Queries as integers, one after the other:
 ///     float step, 12 bytes unused
 ///     per block: 16 high parts and 16 low parts for each 16 channels; 4 x int32 that correct for codes being unsigned
@@ -114,7 +92,7 @@ struct integer_queries {
                 high =
                     _mm512_maskz_max_ps(0xFFFF, high, _mm512_abs_ps(_mm512_loadu_ps(queries + c)));
             }
-            const float step = largest_lane(high) / static_cast<float>(most);
+            const float step = simd::detail::largest_lane_avx512(high) / static_cast<float>(most);
             // A step that is subnormal has no finite inverse.
             const bool counts = step >= 0x1p-126F;
             std::memcpy(out, &step, sizeof step);
@@ -396,7 +374,7 @@ largest_magnitude_of_tile(const float* values) noexcept {
     for (std::size_t t = 0; t < attend_tile; t += 16) {
         high = _mm512_maskz_max_ps(0xFFFF, high, _mm512_abs_ps(_mm512_loadu_ps(values + t)));
     }
-    return largest_lane(high);
+    return simd::detail::largest_lane_avx512(high);
 }
 
 /// 8 bits: codes are signed, weights are not and have 16 bits. 4 bits: scales may be negative, so weights have a sign

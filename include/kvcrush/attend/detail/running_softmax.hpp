@@ -93,26 +93,6 @@ exp_logits_avx2(float* row, std::size_t seen, float largest) noexcept {
            ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline float
-largest_lane_avx512(__m512 values) noexcept {
-    const __m256 half = _mm256_max_ps(_mm512_maskz_extractf32x8_ps(0xFF, values, 0),
-                                      _mm512_maskz_extractf32x8_ps(0xFF, values, 1));
-    __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-    quarter = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
-    quarter = _mm_max_ps(quarter, _mm_movehdup_ps(quarter));
-    return _mm_cvtss_f32(quarter);
-}
-
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline float
-sum_of_lanes_avx512(__m512 values) noexcept {
-    const __m256 half = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xFF, values, 0),
-                                      _mm512_maskz_extractf32x8_ps(0xFF, values, 1));
-    __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-    quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
-    quarter = _mm_add_ss(quarter, _mm_movehdup_ps(quarter));
-    return _mm_cvtss_f32(quarter);
-}
-
 KVCRUSH_TARGET_AVX512 inline void
 scale_avx512(float* values, std::size_t size, float factor) noexcept {
     const __m512 by = _mm512_set1_ps(factor);
@@ -154,7 +134,7 @@ KVCRUSH_TARGET_AVX512 inline void softmax_tile_avx512(const softmax_tile_args& a
         high = _mm512_mask_max_ps(high, lanes1, x1, high);
         high = _mm512_mask_max_ps(high, lanes2, x2, high);
         high = _mm512_mask_max_ps(high, lanes3, x3, high);
-        const float largest = largest_lane_avx512(high);
+        const float largest = simd::detail::largest_lane_avx512(high);
         if (largest != before) {
             const float factor = simd::detail::exp_scalar(before - largest);
             args.largest[r] = largest;
@@ -166,8 +146,8 @@ KVCRUSH_TARGET_AVX512 inline void softmax_tile_avx512(const softmax_tile_args& a
         const __m512 w1 = store_weights_avx512(row + 16, lanes1, x1, shift);
         const __m512 w2 = store_weights_avx512(row + 32, lanes2, x2, shift);
         const __m512 w3 = store_weights_avx512(row + 48, lanes3, x3, shift);
-        args.sum[r] +=
-            sum_of_lanes_avx512(_mm512_add_ps(_mm512_add_ps(w0, w1), _mm512_add_ps(w2, w3)));
+        args.sum[r] += simd::detail::sum_of_lanes_avx512(
+            _mm512_add_ps(_mm512_add_ps(w0, w1), _mm512_add_ps(w2, w3)));
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Masks for the end of a float array.
+/// Masks for the end of a float array, and what all lanes of a register come to.
 #pragma once
 
 #include <kvcrush/config.hpp>
@@ -28,6 +28,26 @@ first_lanes_avx2(std::size_t count) noexcept {
 first_lanes_avx512(std::size_t count) noexcept {
     const auto lanes = static_cast<unsigned>((std::min)(count, std::size_t{16}));
     return static_cast<__mmask16>((1U << lanes) - 1U);
+}
+
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline float
+largest_lane_avx512(__m512 values) noexcept {
+    const __m256 half = _mm256_max_ps(_mm512_maskz_extractf32x8_ps(0xFF, values, 0),
+                                      _mm512_maskz_extractf32x8_ps(0xFF, values, 1));
+    __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    quarter = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    quarter = _mm_max_ps(quarter, _mm_movehdup_ps(quarter));
+    return _mm_cvtss_f32(quarter);
+}
+
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline float
+sum_of_lanes_avx512(__m512 values) noexcept {
+    const __m256 half = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xFF, values, 0),
+                                      _mm512_maskz_extractf32x8_ps(0xFF, values, 1));
+    __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    quarter = _mm_add_ss(quarter, _mm_movehdup_ps(quarter));
+    return _mm_cvtss_f32(quarter);
 }
 
 } // namespace detail
