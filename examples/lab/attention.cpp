@@ -2,6 +2,7 @@
 #include "attention.hpp"
 
 #include <kvcrush/attend/attend.hpp>
+#include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/codec/dense.hpp>
 #include <kvcrush/core/query_view.hpp>
 #include <kvcrush/simd/convert.hpp>

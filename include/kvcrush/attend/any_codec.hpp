@@ -3,6 +3,7 @@
 /// A codec that is chosen when a program runs, for caches whose formats come from a configuration.
 #pragma once
 
+#include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/dense.hpp>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/attend/any_codec.hpp>
+#include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/codec/dense.hpp>
 #include <kvcrush/codec/fp8.hpp>
 #include <kvcrush/codec/hadamard.hpp>

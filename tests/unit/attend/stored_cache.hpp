@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/attend/attend.hpp>
+#include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/core/random.hpp>
 
 #include "reference/attention.hpp"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/attend/attend.hpp>
+#include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/codec/dense.hpp>
 #include <kvcrush/codec/int8_row.hpp>
 #include <kvcrush/codec/mean_centred.hpp>

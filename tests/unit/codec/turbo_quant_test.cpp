@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <kvcrush/attend/row_kernels.hpp>
+#include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/codec/turbo_quant.hpp>
 
 #include "../../reference/guarded_buffer.hpp"
