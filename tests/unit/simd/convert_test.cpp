@@ -112,6 +112,17 @@ TEST_P(Convert, CopiesFloatsBitForBit) {
     }
 }
 
+TEST_P(Convert, TakesElementTypesThatAreConst) {
+    const std::vector<float> floats{1.0F, -2.5F, 0.0F};
+    const std::vector<kvcrush::f16> halves{kvcrush::to_f16(1.0F), kvcrush::to_f16(-2.5F), {}};
+    std::vector<float> out(3);
+    simd::to_float<const float>(floats, out, rung());
+    EXPECT_EQ(out, floats);
+    out.assign(3, 7.0F);
+    simd::to_float<const kvcrush::f16>(halves, out, rung());
+    EXPECT_EQ(out, floats);
+}
+
 KVCRUSH_ON_EVERY_RUNG(Convert);
 
 } // namespace
