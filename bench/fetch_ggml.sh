@@ -11,18 +11,16 @@ readonly version=0.3.36
 readonly sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 readonly archive_name=llama_cpp_python-$version.tar.gz
 
-cache=${KVCRUSH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kvcrush}
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=../.ci/fetch.sh
+. "$here/../.ci/fetch.sh"
 archive=$cache/$archive_name
-
-say() { printf 'fetch_ggml.sh: %s\n' "$*" >&2; }
 
 give_up() {
     say "ggml could not be built: $*"
     say "the sources by hand: python3 -m pip download --no-deps --no-binary $package -d '$cache' $package==$version"
     exit 1
 }
-
-is_right() { [[ $(sha256sum <"$1") == "$sha256"* ]]; }
 
 if [[ $# -gt 0 ]]; then
     [[ $1 == --help ]] || { say "takes no arguments, got '$1'"; exit 2; }
@@ -42,34 +40,15 @@ fi
 for tool in cmake c++ tar; do
     command -v "$tool" >/dev/null || give_up "there is no $tool"
 done
-mkdir -p "$cache" 2>/dev/null || give_up "the folder $cache cannot be made"
-# A folder of its own beside the target: two runs do not meet, and moves are atomic.
-work=$(mktemp -d "$cache/build.XXXXXX") || give_up "the folder $cache cannot be written"
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM HUP
+make_work_folder build
 
 if [[ -e $archive ]] && ! is_right "$archive"; then
     say "$archive has a wrong checksum, it is downloaded again"
     rm -f "$archive"
 fi
 if [[ ! -e $archive ]]; then
-    python=''
-    for candidate in python3 /usr/bin/python3; do
-        if "$candidate" -m pip --version >/dev/null 2>&1; then
-            python=$candidate
-            break
-        fi
-    done
-    [[ -n $python ]] || give_up "there is no python3 with pip (Debian: python3-pip)"
     say "downloading the sources of $package $version (77 MB, once)"
-    if ! "$python" -m pip download --quiet --no-cache-dir --no-deps --no-binary "$package" -d "$work" \
-        "$package==$version" >/dev/null 2>"$work/log"; then
-        reason=$(grep '^ERROR' "$work/log" | tail -n 1 || true)
-        if grep -qiE 'connection|timed out|name resolution' "$work/log"; then
-            reason='no connection to the package index, is this machine offline?'
-        fi
-        give_up "pip download of $package $version failed (${reason:-no reason given})"
-    fi
+    pip_download "$package==$version" --no-binary "$package"
     [[ -e $work/$archive_name ]] || give_up "pip downloaded no $archive_name"
     is_right "$work/$archive_name" || give_up "$archive_name has not the SHA-256 $sha256"
     mv -f "$work/$archive_name" "$archive"
