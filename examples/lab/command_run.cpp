@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace lab {
 namespace {
@@ -18,31 +19,14 @@ struct run_options {
     std::size_t context = 2048;
 };
 
-/// The start of a text as one window, with id 0 in front: this model has never seen a text without a first token that
-/// carries no meaning.
+/// The start of a text.
 [[nodiscard]] window
 window_of(const loaded_model& loaded, const run_options& options, const std::string& text) {
-    const std::size_t needed = options.context - 1 + continuation_tokens;
-    std::vector<int> ids = loaded.tokenizer.encode(text, needed);
-    if (ids.size() < needed) {
-        fail("text ",
-             in_quotes(options.text),
-             " has ",
-             ids.size(),
-             " tokens; --context ",
-             options.context,
-             " needs ",
-             needed,
-             " (the context and ",
-             continuation_tokens,
-             " to predict)");
-    }
-    ids.resize(needed);
-    ids.insert(ids.begin(), 0);
-    const auto split = ids.begin() + static_cast<std::ptrdiff_t>(options.context);
-    return {std::filesystem::path(options.text).filename().string(),
-            {ids.begin(), split},
-            {split, ids.end()}};
+    const std::vector<int> tokens =
+        loaded.tokenizer.encode(text, tokens_of_window(options.context));
+    expect_window_fits(options.context, tokens.size(), "text " + in_quotes(options.text));
+    return cut_window(
+        std::filesystem::path(options.text).filename().string(), tokens, 0, options.context);
 }
 
 int run_command(const run_options& options) {

@@ -332,29 +332,10 @@ dialogue make_dialogue(retrieval_task task,
 }
 
 window make_window(const task_options& options, const std::vector<int>& text, std::size_t index) {
-    const std::size_t needed = options.context - 1 + continuation_tokens;
-    if (text.size() < needed) {
-        fail("text has ",
-             text.size(),
-             " tokens; --context ",
-             options.context,
-             " needs ",
-             needed,
-             " (the context and ",
-             continuation_tokens,
-             " to predict)");
-    }
-    const auto places = static_cast<double>(text.size() - needed + 1);
-    const auto first =
-        static_cast<std::ptrdiff_t>(std::floor(spread(options.seed, index) * places));
-    const auto begin = text.begin() + first;
-    const auto split = begin + static_cast<std::ptrdiff_t>(options.context - 1);
-    window result;
-    result.name = fmt::format("lm-{}-{}", options.seed, index);
-    result.context = {0};
-    result.context.insert(result.context.end(), begin, split);
-    result.continuation = {split, split + static_cast<std::ptrdiff_t>(continuation_tokens)};
-    return result;
+    expect_window_fits(options.context, text.size(), "text");
+    const auto places = static_cast<double>(text.size() - tokens_of_window(options.context) + 1);
+    const auto first = static_cast<std::size_t>(std::floor(spread(options.seed, index) * places));
+    return cut_window(fmt::format("lm-{}-{}", options.seed, index), text, first, options.context);
 }
 
 } // namespace lab

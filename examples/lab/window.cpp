@@ -12,6 +12,35 @@
 
 namespace lab {
 
+void expect_window_fits(std::size_t context, std::size_t num_tokens, const std::string& what) {
+    if (const std::size_t needed = tokens_of_window(context); num_tokens < needed) {
+        fail(what,
+             " has ",
+             num_tokens,
+             " tokens; --context ",
+             context,
+             " needs ",
+             needed,
+             " (the context and ",
+             continuation_tokens,
+             " to predict)");
+    }
+}
+
+window cut_window(std::string name,
+                  const std::vector<int>& tokens,
+                  std::size_t first,
+                  std::size_t context) {
+    const auto begin = tokens.begin() + static_cast<std::ptrdiff_t>(first);
+    const auto split = begin + static_cast<std::ptrdiff_t>(context - 1);
+    window result{
+        .name = std::move(name),
+        .context = {0},
+        .continuation = {split, split + static_cast<std::ptrdiff_t>(continuation_tokens)}};
+    result.context.insert(result.context.end(), begin, split);
+    return result;
+}
+
 std::vector<int> read_token_ids(const nlohmann::json& entry,
                                 const char* field,
                                 std::size_t least,

@@ -22,6 +22,22 @@ struct window {
 /// Tokens of a continuation: 128 predictions need one more.
 inline constexpr std::size_t continuation_tokens = 129;
 
+/// Tokens of a text that a window takes: the first of its context is token 0, which is not the text's.
+[[nodiscard]] constexpr std::size_t tokens_of_window(std::size_t context) {
+    return context - 1 + continuation_tokens;
+}
+
+/// @param what  the text that has so many tokens, for messages
+/// @throws input_error if a window takes more
+void expect_window_fits(std::size_t context, std::size_t num_tokens, const std::string& what);
+
+/// The window that begins at token `first` of a text, with token 0 in front: these models have never seen a text without
+/// a first token that carries no meaning.
+[[nodiscard]] window cut_window(std::string name,
+                                const std::vector<int>& tokens,
+                                std::size_t first,
+                                std::size_t context);
+
 /// The token ids that a field of a JSON object lists.
 /// @param least  so many there must be, 1 or 2
 /// @param where  what the object is, for messages
