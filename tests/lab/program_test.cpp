@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // The program as a user meets it: bad input gets one line and exit code 2, and leaves nothing behind.
 #include "model_path.hpp"
+#include "run_program.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <spawn.h>
 #include <string>
-#include <string_view>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -26,38 +22,18 @@
 
 namespace {
 
+using lab_test::outcome;
+using lab_test::read_whole;
+using lab_test::run_lab;
+using lab_test::scratch_folder;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-struct outcome {
-    int code = -1;
-    std::string output;
-};
-
-/// Runs the program with both streams together.
-/// @param environment  NAME=VALUE, or nothing
-outcome run(const std::string& arguments, const std::string& environment = "") {
-    outcome result;
-    const std::string command =
-        environment + " '" + std::string(KVCRUSH_LAB_PROGRAM) + "' " + arguments + " 2>&1";
-    FILE* pipe = popen(command.c_str(), "r");
-    if (pipe == nullptr) {
-        return result;
-    }
-    std::array<char, 4096> buffer{};
-    while (std::fgets(buffer.data(), static_cast<int>(buffer.size()), pipe) != nullptr) {
-        result.output += buffer.data();
-    }
-    const int status = pclose(pipe);
-    result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    return result;
-}
-
 void expect_refusal_that(const std::string& arguments,
                          const testing::Matcher<std::string>& said,
                          const std::string& environment = "") {
-    const outcome result = run(arguments, environment);
+    const outcome result = run_lab(arguments, environment);
     EXPECT_EQ(result.code, 2) << arguments << "\n" << result.output;
     EXPECT_THAT(result.output, said) << arguments;
     EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
@@ -71,45 +47,28 @@ std::string quoted_model() {
     return std::string("'").append(lab_test::require_model()).append("'");
 }
 
-std::string read(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
+/// A text of some 3000 tokens.
+std::string numbered_lines() {
+    std::string words;
+    for (int i = 0; i < 400; ++i) {
+        words += "line " + std::to_string(i) + " of a text. ";
+    }
+    return words;
 }
-
-class folder {
-public:
-    folder()
-        : path_(std::filesystem::temp_directory_path() /
-                ("kvcrush-program-test-" + std::to_string(getpid()))) {
-        std::filesystem::remove_all(path_);
-        std::filesystem::create_directories(path_);
-    }
-    ~folder() { std::filesystem::remove_all(path_); }
-    [[nodiscard]] std::string file(const std::string& name, const std::string& content) const {
-        std::ofstream(path_ / name, std::ios::binary) << content;
-        return (path_ / name).string();
-    }
-    [[nodiscard]] std::string path(const std::string& name) const {
-        return (path_ / name).string();
-    }
-
-private:
-    std::filesystem::path path_;
-};
 
 TEST(Program, TeachesItself) {
     for (const char* arguments :
          {"--help", "run --help", "eval --help", "generate --help", "policies"}) {
-        const outcome result = run(arguments);
+        const outcome result = run_lab(arguments);
         EXPECT_EQ(result.code, 0) << arguments;
         EXPECT_GT(result.output.size(), 200U) << arguments;
     }
-    EXPECT_THAT(run("policies").output, HasSubstr("kvcrush(SCORER)"));
-    EXPECT_THAT(run("--version").output, HasSubstr("."));
+    EXPECT_THAT(run_lab("policies").output, HasSubstr("kvcrush(SCORER)"));
+    EXPECT_THAT(run_lab("--version").output, HasSubstr("."));
 }
 
 TEST(Program, RefusesWhatItCannotDo) {
-    const folder files;
+    const scratch_folder files;
     const std::string text = files.file("text.txt", "some words");
     const std::string no_model = files.file("model.gguf", "GGUFnot really");
     expect_refusal("", "subcommand");
@@ -136,7 +95,7 @@ TEST(Program, RefusesWhatItCannotDo) {
 }
 
 TEST(Program, RefusesEndlessAndDeeplyNestedFiles) {
-    const folder files;
+    const scratch_folder files;
     expect_refusal("eval --model x --windows /dev/zero", "goes on after");
     const std::string deep = std::string(200000, '[') + std::string(200000, ']');
     const std::string windows = files.file(
@@ -145,12 +104,12 @@ TEST(Program, RefusesEndlessAndDeeplyNestedFiles) {
 }
 
 TEST(Program, SaysWhenItsOutputIsLost) {
-    EXPECT_EQ(run("policies >/dev/full").code, 2);
-    EXPECT_EQ(run("--help >/dev/full").code, 2);
+    EXPECT_EQ(run_lab("policies >/dev/full").code, 2);
+    EXPECT_EQ(run_lab("--help >/dev/full").code, 2);
 }
 
 TEST(Program, EvalNamesTheOptionTheValueAndWhatIsAllowed) {
-    const folder files;
+    const scratch_folder files;
     const auto refused = [](const std::string& arguments, const auto&... parts) {
         expect_refusal_that("eval --model x " + arguments,
                             testing::Matcher<std::string>(AllOf(HasSubstr(parts)...)));
@@ -181,7 +140,7 @@ TEST(Program, EvalNamesTheOptionTheValueAndWhatIsAllowed) {
 }
 
 TEST(Program, RefusesWindowsThatAreCutOff) {
-    const folder files;
+    const scratch_folder files;
     const std::string whole =
         R"({"windows": [{"name": "a", "context": [1, 2, 3], "continuation": [4, 5]}]})";
     for (std::size_t length = 0; length < whole.size(); length += 7) {
@@ -193,19 +152,19 @@ TEST(Program, RefusesWindowsThatAreCutOff) {
 }
 
 TEST(Program, SaysThatLmNeedsATextWhereItsOwnIsMissing) {
-    const folder files;
+    const scratch_folder files;
     const std::string elsewhere = "KVCRUSH_LAB_SOURCES='" + files.path("nowhere") + "'";
     expect_refusal_that("eval --model x --task lm",
                         testing::Matcher<std::string>(AllOf(HasSubstr("task lm needs a text"),
                                                             HasSubstr("nowhere/prose.txt"),
                                                             HasSubstr("--text FILE"))),
                         elsewhere);
-    EXPECT_THAT(run("eval --help").output,
+    EXPECT_THAT(run_lab("eval --help").output,
                 AllOf(HasSubstr("prose.txt"), HasSubstr("KVCRUSH_LAB_SOURCES")));
 }
 
 TEST(ModelProgram, RefusesIdsOutsideTheVocabularyBeforeTheWork) {
-    const folder files;
+    const scratch_folder files;
     const std::string windows =
         files.file("w.json",
                    R"({"windows": [{"name": "good", "context": [1, 2], "continuation": [1, 2]},
@@ -214,7 +173,7 @@ TEST(ModelProgram, RefusesIdsOutsideTheVocabularyBeforeTheWork) {
 }
 
 TEST(ModelProgram, RefusesTextsAndContextsThatDoNotFit) {
-    const folder files;
+    const scratch_folder files;
     const std::string text = files.file("text.txt", "only a few words");
     const std::string broken = files.file("broken.txt", std::string("bad \xFF byte"));
     std::string long_text;
@@ -237,16 +196,12 @@ TEST(ModelProgram, RefusesTextsAndContextsThatDoNotFit) {
 }
 
 TEST(ModelProgram, WritesTheTableAndTheJsonContract) {
-    const folder files;
-    std::string words;
-    for (int i = 0; i < 400; ++i) {
-        words += "line " + std::to_string(i) + " of a text. ";
-    }
+    const scratch_folder files;
     const std::string json = files.path("out.json");
-    const outcome result =
-        run("run --model " + quoted_model() + " --text " + files.file("text.txt", words) +
-            " --context 256 --keep-ratio 0.5,0.25 --json " + json +
-            " --policy full,random,snapkv,'kvcrush(snapkv,anchor=alternate,share=0.25)'");
+    const outcome result = run_lab(
+        "run --model " + quoted_model() + " --text " + files.file("text.txt", numbered_lines()) +
+        " --context 256 --keep-ratio 0.5,0.25 --json " + json +
+        " --policy full,random,snapkv,'kvcrush(snapkv,anchor=alternate,share=0.25)'");
     ASSERT_EQ(result.code, 0) << result.output;
     EXPECT_THAT(result.output, HasSubstr("kvcrush(snapkv,anchor=alternate,share=0.25)"));
     std::ifstream file(json);
@@ -279,14 +234,14 @@ TEST(ModelProgram, WritesTheTableAndTheJsonContract) {
 }
 
 TEST(ModelProgram, GeneratesOnABoundedCache) {
-    const outcome whole = run("generate --model " + quoted_model() +
-                              " --prompt 'The capital of France is' --max-tokens 20");
+    const outcome whole = run_lab("generate --model " + quoted_model() +
+                                  " --prompt 'The capital of France is' --max-tokens 20");
     EXPECT_EQ(whole.code, 0);
     EXPECT_THAT(whole.output, HasSubstr(" Paris."));
     const outcome bounded =
-        run("generate --model " + quoted_model() +
-            " --prompt 'Once upon a time, in a small village by the sea,' --max-tokens 150"
-            " --budget 48 --compress-every 8 --policy 'kvcrush(h2o)'");
+        run_lab("generate --model " + quoted_model() +
+                " --prompt 'Once upon a time, in a small village by the sea,' --max-tokens 150"
+                " --budget 48 --compress-every 8 --policy 'kvcrush(h2o)'");
     EXPECT_EQ(bounded.code, 0) << bounded.output;
     EXPECT_THAT(bounded.output, testing::ContainsRegex("held per kv head"));
 }
@@ -304,16 +259,17 @@ rows_of(const nlohmann::json& document, const std::string& task, const std::stri
 }
 
 TEST(ModelProgram, EvaluatesTasksAndMapsWhatTheFirstTextKeeps) {
-    const folder files;
+    const scratch_folder files;
     const std::string json = files.path("out.json");
-    const outcome result = run("eval --model " + quoted_model() +
-                               " --task lm,passkey --samples 2 --context 160 --keep-ratio 0.5,0.25"
-                               " --policy full,snapkv,eight_times --against snapkv --json " +
-                               json);
+    const outcome result =
+        run_lab("eval --model " + quoted_model() +
+                " --task lm,passkey --samples 2 --context 160 --keep-ratio 0.5,0.25"
+                " --policy full,snapkv,eight_times --against snapkv --json " +
+                json);
     ASSERT_EQ(result.code, 0) << result.output;
     EXPECT_THAT(result.output,
                 AllOf(HasSubstr("2 texts, 2 dialogues"), Not(HasSubstr("left out"))));
-    const nlohmann::json document = nlohmann::json::parse(read(json));
+    const nlohmann::json document = nlohmann::json::parse(read_whole(json));
     EXPECT_EQ(document["num_layers"], 30);
     EXPECT_EQ(document["arguments"]["samples"], "2");
     EXPECT_EQ(document["arguments"]["text"], "prose.txt");
@@ -362,15 +318,15 @@ TEST(ModelProgram, EvaluatesTasksAndMapsWhatTheFirstTextKeeps) {
     }
     const std::string before = "<|endoftext|>";
     EXPECT_THAT(text, testing::StartsWith(before));
-    EXPECT_THAT(read(KVCRUSH_TEST_DATA "/../../examples/lab/prose.txt"),
+    EXPECT_THAT(read_whole(KVCRUSH_TEST_DATA "/../../examples/lab/prose.txt"),
                 HasSubstr(text.substr(before.size())));
 }
 
 TEST(ModelProgram, LeavesLmOutWhereItsTextIsMissingOrTooShort) {
-    const folder files;
+    const scratch_folder files;
     const std::string base = "eval --model " + quoted_model() + " --policy full --samples 1 ";
-    const outcome missing = run(base + "--task lm,passkey --context 128",
-                                "KVCRUSH_LAB_SOURCES='" + files.path("nowhere") + "'");
+    const outcome missing = run_lab(base + "--task lm,passkey --context 128",
+                                    "KVCRUSH_LAB_SOURCES='" + files.path("nowhere") + "'");
     EXPECT_EQ(missing.code, 0) << missing.output;
     EXPECT_THAT(missing.output,
                 AllOf(testing::StartsWith("lm is left out: "), HasSubstr("0 texts, 1 dialogues")));
@@ -384,7 +340,7 @@ TEST(ModelProgram, LeavesLmOutWhereItsTextIsMissingOrTooShort) {
 }
 
 TEST(ModelProgram, AwarePoliciesSeeTheQuestion) {
-    const folder files;
+    const scratch_folder files;
     const std::string json = files.path("out.json");
     const std::string base = "eval --model " + quoted_model() +
                              " --task passkey --samples 1 --context 200 --keep-ratio 0.4 "
@@ -392,10 +348,10 @@ TEST(ModelProgram, AwarePoliciesSeeTheQuestion) {
                              json + " --mode ";
     double context = 0.0;
     for (const std::string mode : {"agnostic", "aware"}) {
-        const outcome result = run(base + mode);
+        const outcome result = run_lab(base + mode);
         ASSERT_EQ(result.code, 0) << result.output;
         EXPECT_THAT(result.output, HasSubstr("(" + mode + ")"));
-        const nlohmann::json document = nlohmann::json::parse(read(json));
+        const nlohmann::json document = nlohmann::json::parse(read_whole(json));
         EXPECT_EQ(document["arguments"]["mode"], mode);
         for (const nlohmann::json& row : document["results"]) {
             EXPECT_EQ(row["mode"], mode);
@@ -408,7 +364,7 @@ TEST(ModelProgram, AwarePoliciesSeeTheQuestion) {
 }
 
 TEST(ModelProgram, AKilledRunGoesOnWhereItWas) {
-    const folder files;
+    const scratch_folder files;
     const std::string journal = files.path("journal");
     std::vector<std::string> words{KVCRUSH_LAB_PROGRAM,
                                    "eval",
@@ -429,7 +385,7 @@ TEST(ModelProgram, AKilledRunGoesOnWhereItWas) {
         line.append("'").append(words[i]).append("' ");
     }
     const std::string fresh = files.path("fresh.json");
-    ASSERT_EQ(run(line + "--json " + fresh).code, 0);
+    ASSERT_EQ(run_lab(line + "--json " + fresh).code, 0);
 
     words.insert(words.end(), {"--resume", journal});
     std::vector<char*> arguments;
@@ -440,7 +396,7 @@ TEST(ModelProgram, AKilledRunGoesOnWhereItWas) {
     pid_t child = 0;
     ASSERT_EQ(posix_spawn(&child, arguments[0], nullptr, nullptr, arguments.data(), environ), 0);
     const auto lines = [&] {
-        const std::string content = read(journal);
+        const std::string content = read_whole(journal);
         return std::count(content.begin(), content.end(), '\n');
     };
     int status = 0;
@@ -458,15 +414,15 @@ TEST(ModelProgram, AKilledRunGoesOnWhereItWas) {
     std::ofstream(journal, std::ios::app) << R"({"key":"half a li)";
 
     const std::string resumed = files.path("resumed.json");
-    const outcome rest = run(line + "--resume " + journal + " --json " + resumed);
+    const outcome rest = run_lab(line + "--resume " + journal + " --json " + resumed);
     ASSERT_EQ(rest.code, 0) << rest.output;
     EXPECT_THAT(
         rest.output,
         HasSubstr(std::to_string(finished) + " of 12 rows were finished by an earlier run"));
-    EXPECT_THAT(run(line + "--resume " + journal).output, HasSubstr("12 of 12 rows"));
+    EXPECT_THAT(run_lab(line + "--resume " + journal).output, HasSubstr("12 of 12 rows"));
 
-    const nlohmann::json one = nlohmann::json::parse(read(fresh));
-    const nlohmann::json two = nlohmann::json::parse(read(resumed));
+    const nlohmann::json one = nlohmann::json::parse(read_whole(fresh));
+    const nlohmann::json two = nlohmann::json::parse(read_whole(resumed));
     ASSERT_EQ(one["results"].size(), two["results"].size());
     for (std::size_t i = 0; i < one["results"].size(); ++i) {
         for (const char* key : {"task",
@@ -492,19 +448,15 @@ TEST(ModelProgram, AKilledRunGoesOnWhereItWas) {
 }
 
 TEST(ModelProgram, RunHoldsAQuarterOfTheBytesWithFourTimes) {
-    const folder files;
-    std::string words;
-    for (int i = 0; i < 400; ++i) {
-        words += "line " + std::to_string(i) + " of a text. ";
-    }
+    const scratch_folder files;
     const std::string json = files.path("out.json");
-    const outcome result =
-        run("run --model " + quoted_model() + " --text " + files.file("text.txt", words) +
-            " --context 512 --keep-ratio 0.5,0.25 --policy 'full,four_times,four_times(seed=1)'"
-            " --json " +
-            json);
+    const outcome result = run_lab(
+        "run --model " + quoted_model() + " --text " + files.file("text.txt", numbered_lines()) +
+        " --context 512 --keep-ratio 0.5,0.25 --policy 'full,four_times,four_times(seed=1)'"
+        " --json " +
+        json);
     ASSERT_EQ(result.code, 0) << result.output;
-    const nlohmann::json document = nlohmann::json::parse(read(json));
+    const nlohmann::json document = nlohmann::json::parse(read_whole(json));
     ASSERT_EQ(document["results"].size(), 2U * 3) << "keep ratios do nothing to a goal in bytes";
     for (const nlohmann::json& row : document["results"]) {
         if (row["policy"] != "full") {

@@ -1,98 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page of results: a section stands there when there is something for it, and bad input leaves no page behind.
+#include "run_program.hpp"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <string>
-#include <sys/wait.h>
-#include <unistd.h>
 #include <vector>
 
 namespace {
 
+using lab_test::outcome;
+using lab_test::read_whole;
+using lab_test::run_in_shell;
 using nlohmann::json;
 using testing::HasSubstr;
 using testing::Not;
 
-struct outcome {
-    int code = -1;
-    std::string output;
-};
-
-/// Runs a line of the shell with both streams together.
-outcome run(const std::string& line) {
-    outcome result;
-    FILE* pipe = popen(("{ " + line + "; } 2>&1").c_str(), "r");
-    if (pipe == nullptr) {
-        return result;
-    }
-    std::array<char, 4096> buffer{};
-    while (std::fgets(buffer.data(), static_cast<int>(buffer.size()), pipe) != nullptr) {
-        result.output += buffer.data();
-    }
-    const int status = pclose(pipe);
-    result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    return result;
-}
-
 outcome report(const std::string& arguments, const std::string& environment = "") {
-    return run(environment + " '" + std::string(KVCRUSH_LAB_PROGRAM) + "' report " + arguments);
+    return lab_test::run_lab("report " + arguments, environment);
 }
 
 bool matplotlib_is_there() {
     static const bool found =
-        run("if [ -x /usr/bin/python3 ]; then p=/usr/bin/python3; else p=python3; fi; "
-            "\"${KVCRUSH_PYTHON:-$p}\" -c 'import matplotlib'")
+        run_in_shell("if [ -x /usr/bin/python3 ]; then p=/usr/bin/python3; else p=python3; fi; "
+                     "\"${KVCRUSH_PYTHON:-$p}\" -c 'import matplotlib'")
             .code == 0;
     return found;
 }
 
-std::string read(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
 class ReportPage : public testing::Test {
 protected:
-    ReportPage()
-        : folder_(std::filesystem::temp_directory_path() /
-                  ("kvcrush-report-test-" + std::to_string(getpid()))) {
-        std::filesystem::remove_all(folder_);
-        std::filesystem::create_directories(folder_);
-    }
-    ~ReportPage() override { std::filesystem::remove_all(folder_); }
-
-    [[nodiscard]] std::string path(const std::string& name) const {
-        return (folder_ / name).string();
-    }
+    [[nodiscard]] std::string path(const std::string& name) const { return files_.path(name); }
     [[nodiscard]] std::string file(const std::string& name, const std::string& content) const {
-        std::ofstream(folder_ / name, std::ios::binary) << content;
-        return path(name);
-    }
-    [[nodiscard]] std::size_t num_files() const {
-        return static_cast<std::size_t>(
-            std::distance(std::filesystem::directory_iterator(folder_), {}));
+        return files_.file(name, content);
     }
 
     /// One line that says why, code 2, and no new file.
     void expect_refusal(const std::string& arguments,
                         const std::string& text,
                         const std::string& environment = "") const {
-        const std::size_t before = num_files();
+        const std::size_t before = files_.num_files();
         const outcome result = report(arguments, environment);
         EXPECT_EQ(result.code, 2) << arguments << "\n" << result.output;
         EXPECT_THAT(result.output, HasSubstr(text)) << arguments;
         EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
-        EXPECT_EQ(num_files(), before) << arguments;
+        EXPECT_EQ(files_.num_files(), before) << arguments;
     }
 
     /// The page of one file with these results, and more keys beside them.
@@ -102,11 +59,11 @@ protected:
         const outcome result =
             report(file("in.json", document.dump()) + " --out " + path("out.html"));
         EXPECT_EQ(result.code, 0) << result.output;
-        return read(path("out.html"));
+        return read_whole(path("out.html"));
     }
 
 private:
-    std::filesystem::path folder_;
+    lab_test::scratch_folder files_;
 };
 
 class DrawnReportPage : public ReportPage {
@@ -287,7 +244,7 @@ TEST_F(DrawnReportPage, TakesAMeanInsteadOfItsPartsAndPutsFilesTogether) {
     const std::string second = file("second.json", json{{"results", rows}}.dump());
     const outcome result = report(first + " " + second);
     ASSERT_EQ(result.code, 0) << result.output;
-    const std::string page = read(path("first.html"));
+    const std::string page = read_whole(path("first.html"));
     EXPECT_THAT(page, HasSubstr("<b>0.32</b>"));
     EXPECT_THAT(page, HasSubstr("<b>0.71</b>"));
     EXPECT_THAT(page, Not(HasSubstr("0.31")));
@@ -343,7 +300,7 @@ TEST_F(ReportPage, SaysWhatIsMissing) {
     expect_refusal("", "results is required");
     expect_refusal(some, "Debian: python3 python3-matplotlib", "KVCRUSH_PYTHON=/no/python3");
     expect_refusal(some, "report_page.py", "KVCRUSH_LAB_SOURCES='" + path("") + "'");
-    if (run("python3 --version").code == 0) { // -S: without the packages of the system
+    if (run_in_shell("python3 --version").code == 0) { // -S: without the packages of the system
         const std::string bare = file("bare", "#!/bin/sh\nexec python3 -I -S \"$@\"\n");
         std::filesystem::permissions(bare, std::filesystem::perms::owner_all);
         expect_refusal(some, "Debian: python3 python3-matplotlib", "KVCRUSH_PYTHON='" + bare + "'");
