@@ -180,16 +180,32 @@ struct q4_0_rows_avx512 {
 /// factor times the f16 that each row begins with, [attend_tile], zeros behind the rows.
 KVCRUSH_TARGET_AVX512 inline void
 first_halves_avx512(const tile_rows& rows, float factor, float* out) noexcept {
-    // All of them first: a vector that is loaded right behind its elements would wait for their stores.
-    std::uint16_t halves[attend_tile];
-    std::fill(halves + rows.count, halves + attend_tile, std::uint16_t{0});
-    for (std::size_t t = 0; t < rows.count; ++t) {
-        std::memcpy(&halves[t], rows.group[t], sizeof halves[t]);
-    }
+    const auto half = [&](std::size_t t) {
+        std::uint16_t bits = 0;
+        std::memcpy(&bits, rows.group[t], sizeof bits);
+        return bits;
+    };
+    const __m512 by = _mm512_set1_ps(factor);
     for (std::size_t t = 0; t < attend_tile; t += 16) {
-        const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves + t));
-        _mm512_storeu_ps(
-            out + t, _mm512_mul_ps(_mm512_set1_ps(factor), _mm512_maskz_cvtph_ps(0xFFFF, some)));
+        __m128i eight[2] = {};
+        for (std::size_t k = 0; k < 2; ++k) {
+            const std::size_t u = t + 8 * k;
+            if (u >= rows.count) {
+                break;
+            }
+            __m128i x = _mm_cvtsi32_si128(half(u));
+            x = _mm_insert_epi16(x, half(u + 1), 1);
+            x = _mm_insert_epi16(x, half(u + 2), 2);
+            x = _mm_insert_epi16(x, half(u + 3), 3);
+            x = _mm_insert_epi16(x, half(u + 4), 4);
+            x = _mm_insert_epi16(x, half(u + 5), 5);
+            x = _mm_insert_epi16(x, half(u + 6), 6);
+            eight[k] = _mm_insert_epi16(x, half(u + 7), 7);
+        }
+        const __m256i some = _mm256_inserti128_si256(_mm256_castsi128_si256(eight[0]), eight[1], 1);
+        const __mmask16 lanes = rest_lanes_avx512(rows.count, t);
+        _mm512_storeu_ps(out + t,
+                         _mm512_maskz_mul_ps(lanes, by, _mm512_maskz_cvtph_ps(0xFFFF, some)));
     }
 }
 
