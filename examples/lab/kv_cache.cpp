@@ -21,7 +21,8 @@ template <typename T>
                                .dense = {kvcrush::dense_codec<T>{}, kvcrush::dense_codec<T>{}},
                                .sinks = how.sinks,
                                .tiers = how.tiers,
-                               .window = how.window});
+                               .window = how.window,
+                               .attention = kvcrush::arithmetic::integer});
     std::vector<float> key(dim);
     std::vector<float> value(dim);
     for (std::size_t head = 0; head < layer.num_kv_heads(); ++head) {

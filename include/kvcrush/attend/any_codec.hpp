@@ -56,7 +56,11 @@ public:
         model_->decode(bytes, dim, rows, at_most);
     }
     [[nodiscard]] row_kernels kernels(simd::isa at_most = simd::best()) const noexcept {
-        return model_->kernels(at_most);
+        return kernels(arithmetic::exact, at_most);
+    }
+    [[nodiscard]] row_kernels kernels(arithmetic how,
+                                      simd::isa at_most = simd::best()) const noexcept {
+        return model_->kernels(how, at_most);
     }
 
 private:
@@ -79,7 +83,8 @@ private:
                             std::size_t dim,
                             std::span<float> rows,
                             simd::isa at_most) const noexcept = 0;
-        [[nodiscard]] virtual row_kernels kernels(simd::isa at_most) const noexcept = 0;
+        [[nodiscard]] virtual row_kernels kernels(arithmetic how,
+                                                  simd::isa at_most) const noexcept = 0;
     };
 
     template <typename C>
@@ -107,8 +112,9 @@ private:
                     simd::isa at_most) const noexcept override {
             codec.decode(bytes, dim, rows, at_most);
         }
-        [[nodiscard]] row_kernels kernels(simd::isa at_most) const noexcept override {
-            return kernels_of(codec, at_most);
+        [[nodiscard]] row_kernels kernels(arithmetic how,
+                                          simd::isa at_most) const noexcept override {
+            return kernels_of(codec, how, at_most);
         }
         C codec;
     };

@@ -6,6 +6,7 @@
 
 #include <kvcrush/attend/any_codec.hpp>
 #include <kvcrush/attend/attend.hpp>
+#include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/cache/row_store.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
@@ -39,6 +40,8 @@ struct sequence_options {
     std::vector<codec_pair> tiers{};
     /// Newest rows that flush() leaves dense.
     std::size_t window = 128;
+    /// How attend() computes with encoded rows.
+    arithmetic attention = arithmetic::exact;
 
     /// @throws std::invalid_argument if extents are 0 or a codec cannot hold such rows
     void validate() const {
@@ -436,8 +439,8 @@ inline void kv_sequence::collect_segments(simd::isa at_most) {
     // Tables refer to codecs, which every store of a kind shares.
     kernels_.clear();
     for (const row_store& store : heads_.front().stores) {
-        kernels_.push_back(store.keys().codec().kernels(at_most));
-        kernels_.push_back(store.values().codec().kernels(at_most));
+        kernels_.push_back(store.keys().codec().kernels(options_.attention, at_most));
+        kernels_.push_back(store.values().codec().kernels(options_.attention, at_most));
     }
     segments_.clear();
     for (const head_rows& head : heads_) {

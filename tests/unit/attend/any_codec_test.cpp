@@ -62,6 +62,9 @@ void expect_same(const C& codec, simd::isa rung) {
     EXPECT_EQ(table.rung, rung);
     EXPECT_EQ(table.dots, kernels_of(codec, rung).dots);
     EXPECT_EQ(table.accumulate, kernels_of(codec, rung).accumulate);
+    const row_kernels integers = any.kernels(arithmetic::integer, rung);
+    EXPECT_EQ(integers.dots, kernels_of(codec, arithmetic::integer, rung).dots);
+    EXPECT_EQ(integers.prepare, kernels_of(codec, arithmetic::integer, rung).prepare);
 }
 
 struct AnyCodec : reference::every_rung {};

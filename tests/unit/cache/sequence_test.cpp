@@ -254,6 +254,25 @@ TEST(KvSequence, AttendsToWhatItDecodesToAtEveryStage) {
     }
 }
 
+TEST(KvSequence, AttendsInIntegersWhereItIsToldTo) {
+    const codec_pair rows{mean_centred_codec<turbo_quant_codec>{}, turbo_quant_codec{.bits = 3}};
+    kv_sequence exact(options({rows}));
+    sequence_options how = options({rows});
+    how.attention = arithmetic::integer;
+    kv_sequence in_integers(how);
+    for (kv_sequence* layer : {&exact, &in_integers}) {
+        append(*layer, 300);
+        ASSERT_TRUE(layer->flush());
+    }
+    const std::vector<float> wanted = attended(exact, 3);
+    const std::vector<float> found = attended(in_integers, 3);
+    // As in the tests of attention: 8 bits for queries, centroids and weights.
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        ASSERT_NEAR(found[i], wanted[i], 4e-2F) << "element " << i;
+    }
+    EXPECT_EQ(found != wanted, kvcrush::simd::has_vnni());
+}
+
 TEST(KvSequence, AttendsToRowsOfAllTiersAndToHeadsOfDifferentLengths) {
     for (const auto& [name, tiers] : tier_lists()) {
         if (tiers.empty()) {
