@@ -44,6 +44,8 @@ int generate_command(const generate_options& options) {
         static_cast<void>(budget.tokens_for(options.budget + how.areas.num_sink_tokens +
                                             how.areas.num_recent_tokens + 1));
     }
+    // Codecs store rows whether some of them have to go or not.
+    const kvcrush::budget all_rows = kvcrush::budget::keep_ratio(1.0, how.areas);
     const loaded_model loaded(options.model);
     const std::string prompt =
         options.chat
@@ -63,12 +65,17 @@ int generate_command(const generate_options& options) {
     const auto shrink = [&](std::size_t, int token) {
         fmt::print("{}", loaded.tokenizer.decode(std::span(&token, 1)));
         std::fflush(stdout);
-        if (options.budget == 0 || how.full) {
+        if (how.full) {
             return;
         }
-        if (++since >= options.compress_every &&
-            longest_head(cache, loaded.model.config().num_kv_heads) > options.budget) {
-            static_cast<void>(compress(cache, {loaded.model, seen, queries, request}, how, budget));
+        const std::size_t held = longest_head(cache, loaded.model.config().num_kv_heads);
+        const bool too_many = options.budget > 0 && held > options.budget;
+        const bool stored = !how.codec || cache.is_coded();
+        if (++since >= options.compress_every && (too_many || !stored)) {
+            static_cast<void>(compress(cache,
+                                       {loaded.model, seen, queries, request},
+                                       how,
+                                       options.budget > 0 ? budget : all_rows));
             ++compressions;
             since = 0;
         }
@@ -107,11 +114,13 @@ void add_generate(CLI::App& app, action& chosen) {
     command->add_option("--policy", options->policy, "one policy, see `kvcrush-lab policies`")
         ->type_name("P")
         ->capture_default_str();
-    add_token_option(*command,
-                     "--budget",
-                     options->budget,
-                     0,
-                     "tokens that each kv head keeps, sinks and recent included; 0 = all");
+    add_token_option(
+        *command,
+        "--budget",
+        options->budget,
+        0,
+        "tokens that each kv head keeps, sinks and recent included; 0 = all, which codecs "
+        "store still");
     add_token_option(*command,
                      "--compress-every",
                      options->compress_every,

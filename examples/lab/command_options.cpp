@@ -42,6 +42,15 @@ void add_cache_option(CLI::App& command, std::string& cache) {
 }
 
 void experiment_options::add_to(CLI::App& command) {
+    add_policies_to(command);
+    command
+        .add_option(
+            "--keep-ratio", keep_ratios, "share of the tokens that each kv head keeps, in (0, 1]")
+        ->type_name("R[,R...]")
+        ->capture_default_str();
+}
+
+void experiment_options::add_policies_to(CLI::App& command) {
     add_model_option(command, model);
     command
         .add_option(
@@ -50,11 +59,6 @@ void experiment_options::add_to(CLI::App& command) {
             "policies to compare, e.g. 'full,snapkv(window=16),kvcrush(h2o,share=0.1)', or all; "
             "`kvcrush-lab policies` lists them")
         ->type_name("P[,P...]")
-        ->capture_default_str();
-    command
-        .add_option(
-            "--keep-ratio", keep_ratios, "share of the tokens that each kv head keeps, in (0, 1]")
-        ->type_name("R[,R...]")
         ->capture_default_str();
     add_cache_option(command, cache);
     command.add_option("--json", json, "write the results to this file as well")->type_name("FILE");
@@ -67,9 +71,15 @@ cache_type parse_cache_type(const std::string& name) {
     return name == "f16" ? cache_type::f16 : cache_type::f32;
 }
 
-experiment experiment_options::parse() const {
+experiment experiment_options::parse_policies_alone() const {
     experiment plan;
     plan.policies = parse_policies(policies);
+    plan.type = parse_cache_type(cache);
+    return plan;
+}
+
+experiment experiment_options::parse() const {
+    experiment plan = parse_policies_alone();
     for (const std::string& text : split_list(keep_ratios)) {
         double ratio = 0.0;
         if (!parse_value(text, ratio) || !(ratio > 0.0 && ratio <= 1.0)) {
@@ -77,7 +87,6 @@ experiment experiment_options::parse() const {
         }
         plan.keep_ratios.push_back(ratio);
     }
-    plan.type = parse_cache_type(cache);
     return plan;
 }
 

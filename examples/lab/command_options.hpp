@@ -22,7 +22,7 @@
 
 namespace lab {
 
-/// What `run` and `eval` compare, as strings of the command line.
+/// What `run`, `eval` and `stream` compare, as strings of the command line.
 struct experiment_options {
     std::string model;
     std::string policies =
@@ -32,8 +32,12 @@ struct experiment_options {
     std::string json;
 
     void add_to(CLI::App& command);
+    /// All but --keep-ratio, for what knows a budget in tokens.
+    void add_policies_to(CLI::App& command);
     /// @throws input_error or std::invalid_argument naming what is wrong
     [[nodiscard]] experiment parse() const;
+    /// Without keep ratios.
+    [[nodiscard]] experiment parse_policies_alone() const;
 };
 
 /// A model with its tokenizer.

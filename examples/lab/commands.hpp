@@ -16,6 +16,7 @@ using action = std::function<int()>;
 
 void add_run(CLI::App& app, action& chosen);
 void add_eval(CLI::App& app, action& chosen);
+void add_stream(CLI::App& app, action& chosen);
 void add_generate(CLI::App& app, action& chosen);
 void add_policies(CLI::App& app, action& chosen);
 void add_report(CLI::App& app, action& chosen);

@@ -49,11 +49,6 @@ continue_text(const llama& model, kv_cache& cache, std::span<const int> tokens) 
     return result;
 }
 
-[[nodiscard]] double full_bytes(const model_config& config, std::size_t tokens) {
-    return 2.0 * static_cast<double>(sizeof(kvcrush::f16)) *
-           static_cast<double>(config.num_layers * config.kv_width() * tokens);
-}
-
 /// As long as so many predictions of a continuation: what the prefill weighs in the progress.
 constexpr double prefill_weight = 4.0;
 
@@ -94,7 +89,7 @@ void measure_window(const experiment& plan,
             m.policy = how.text;
             m.keep_ratio = ratio;
             m.context = text.context.size();
-            m.bytes_full = full_bytes(model.config(), text.context.size());
+            m.bytes_full = bytes_in_f16(model.config(), text.context.size());
             m.nll_full = reference.nll();
             m.prefill_ms = prefill_ms;
 
@@ -125,6 +120,11 @@ void measure_window(const experiment& plan,
 }
 
 } // namespace
+
+double bytes_in_f16(const model_config& config, std::size_t tokens) {
+    return 2.0 * static_cast<double>(sizeof(kvcrush::f16)) *
+           static_cast<double>(config.num_layers * config.kv_width() * tokens);
+}
 
 void check(const experiment& plan, const std::vector<window>& windows, const llama& model) {
     for (const window& text : windows) {

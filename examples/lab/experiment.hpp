@@ -63,6 +63,9 @@ struct experiment {
 /// Says (steps done, steps in all) while it runs.
 using step_callback = std::function<void(double, double)>;
 
+/// Keys and values of so many tokens.
+[[nodiscard]] double bytes_in_f16(const model_config& config, std::size_t tokens);
+
 /// Throws what would fail after minutes of work, before it: budgets without room for sinks and recent tokens, windows
 /// longer than the model's context.
 void check(const experiment& plan, const std::vector<window>& windows, const llama& model);

@@ -55,6 +55,7 @@ int main(int argc, char** argv) {
         lab::action chosen;
         lab::add_run(app, chosen);
         lab::add_eval(app, chosen);
+        lab::add_stream(app, chosen);
         lab::add_generate(app, chosen);
         lab::add_policies(app, chosen);
         lab::add_report(app, chosen);

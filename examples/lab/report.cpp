@@ -37,7 +37,7 @@ constexpr std::size_t left_columns = 2;
 [[nodiscard]] table_line line_of(const measurement& m) {
     return {m.name,
             m.policy,
-            fmt::format("{:g}", m.keep_ratio),
+            fmt::format("{:.3g}", m.keep_ratio),
             fmt::format("{:.0f}", m.kept_tokens_mean),
             fmt::format("{:.2f}", m.bytes_held / mebibyte),
             fmt::format("{:.2f}x", m.bytes_full / m.bytes_held),

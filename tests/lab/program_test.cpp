@@ -58,7 +58,7 @@ std::string numbered_lines() {
 
 TEST(Program, TeachesItself) {
     for (const char* arguments :
-         {"--help", "run --help", "eval --help", "generate --help", "policies"}) {
+         {"--help", "run --help", "eval --help", "stream --help", "generate --help", "policies"}) {
         const outcome result = run_lab(arguments);
         EXPECT_EQ(result.code, 0) << arguments;
         EXPECT_GT(result.output.size(), 200U) << arguments;
@@ -90,6 +90,9 @@ TEST(Program, RefusesWhatItCannotDo) {
     expect_refusal("run --model " + files.path("missing.gguf") + " --text " + text, "missing.gguf");
     expect_refusal("run --model " + no_model + " --text " + text, "model.gguf");
     expect_refusal("eval --model x --windows " + text, "is no JSON");
+    expect_refusal("stream --model x", "--text is required");
+    expect_refusal("stream --model x --text " + text + " --tokens 3", "--tokens");
+    expect_refusal("stream --model x --text " + text + " --policy snapvk", "snapvk");
     expect_refusal("generate --model x --prompt hi --budget 10", "at least 36");
     expect_refusal("generate --model x --prompt hi --compress-every 0", "--compress-every");
 }
@@ -244,6 +247,30 @@ TEST(ModelProgram, GeneratesOnABoundedCache) {
                 " --budget 48 --compress-every 8 --policy 'kvcrush(h2o)'");
     EXPECT_EQ(bounded.code, 0) << bounded.output;
     EXPECT_THAT(bounded.output, testing::ContainsRegex("held per kv head"));
+    const outcome stored = run_lab("generate --model " + quoted_model() +
+                                   " --prompt 'The capital of France is' --max-tokens 3"
+                                   " --policy 'full+codec(k=q8_0,v=q8_0,window=0)'");
+    EXPECT_THAT(stored.output, HasSubstr("compressed 1 times")) << "codecs need no budget";
+}
+
+TEST(ModelProgram, StreamsATextOnABoundedCache) {
+    const scratch_folder files;
+    const std::string json = files.path("out.json");
+    const outcome result = run_lab(
+        "stream --model " + quoted_model() + " --text " + files.file("text.txt", numbered_lines()) +
+        " --prompt 100 --tokens 40 --budget 64 --compress-every 16 --policy full,snapkv"
+        " --json " +
+        json);
+    ASSERT_EQ(result.code, 0) << result.output;
+    const nlohmann::json document = nlohmann::json::parse(read_whole(json));
+    ASSERT_EQ(document["results"].size(), 8U);
+    for (const nlohmann::json& row : document["results"]) {
+        EXPECT_EQ(row["task"], "stream");
+        const bool full = row["policy"] == "full";
+        EXPECT_EQ(row["kld_mean"] == 0.0, full);
+        EXPECT_EQ(row["kept_tokens_mean"] == row["context"], full);
+        EXPECT_GT(row["decode_ms_per_token"], 0.0);
+    }
 }
 
 /// Rows of a result file.
