@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // select/share: scoring, selecting and compacting one layer, over the prefill of that layer, on one thread.
+#include <kvcrush/allocation/uniform.hpp>
 #include <kvcrush/cache/compact.hpp>
 #include <kvcrush/compressor.hpp>
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/core/query_view.hpp>
 #include <kvcrush/core/random.hpp>
+#include <kvcrush/presets.hpp>
 #include <kvcrush/retention/h2o.hpp>
 #include <kvcrush/retention/knorm.hpp>
 #include <kvcrush/retention/random.hpp>
@@ -48,9 +50,14 @@ public:
     }
 
     /// Adds a contestant that compresses the layer with these policies.
-    template <typename Scorer, typename Selector>
-    void add(round_robin& turns, const char* name, const Scorer& scorer, const Selector& selector) {
-        auto crush = std::make_shared<compressor<Scorer, Selector>>(scorer, selector);
+    template <typename Scorer, typename Selector, typename Allocator = uniform_allocator>
+    void add(round_robin& turns,
+             const char* name,
+             const Scorer& scorer,
+             const Selector& selector,
+             const Allocator& allocator = {}) {
+        using compressor_type = compressor<Scorer, Selector, Allocator>;
+        auto crush = std::make_shared<compressor_type>(scorer, selector, allocator);
         crush->plan({shape(), of_.num_q_heads}, budget::keep_ratio(0.25));
         turns.add(name, [this, crush](std::size_t) {
             const kv_view<f16> kv(keys_.span(), values_.span(), shape());
@@ -135,6 +142,8 @@ void measure_model(session& run, const char* model, const prefill_shape& of, std
     limits.min_rounds = (std::min)(limits.min_rounds, std::size_t{3});
     round_robin turns(limits);
     layer.add(turns, "kvcrush(snapkv)", snapkv_scorer{}, kvcrush_selector<>{});
+    const auto several = kvcrush_auto();
+    layer.add(turns, "kvcrush_auto", several.scorer, several.selector, several.allocator);
     layer.add(turns, "snapkv", snapkv_scorer{}, top_k_selector{});
     layer.add(
         turns, "kvcrush(h2o,last=256)", h2o_scorer{.last = num_queries}, kvcrush_selector<>{});
@@ -155,7 +164,7 @@ void measure_model(session& run, const char* model, const prefill_shape& of, std
         row share{.name = fmt::format("select/share/{}/{}", model, one.name)};
         share.variant = one.name;
         set_times(share, times, tokens);
-        share.bar = 0.005;
+        share.bar = one.name == "kvcrush_auto" ? 0.01 : 0.005;
         share.side = better::lower;
         share.value = times.median(one.name) / took;
         share.spread = times.spread(one.name, "matmuls");
