@@ -49,8 +49,12 @@ struct row {
         const double shown = rounded(*value);
         return side == better::higher ? shown >= bar : shown <= bar;
     }
+    [[nodiscard]] static int decimals(double value) noexcept {
+        const double size = std::fabs(value);
+        return size < 0.1 ? 4 : size < 10.0 ? 2 : 1;
+    }
     [[nodiscard]] static double rounded(double value) noexcept {
-        const double step = std::fabs(value) < 10.0 ? 100.0 : 10.0;
+        const double step = std::pow(10.0, decimals(value));
         return std::round(value * step) / step;
     }
     /// What `variant` takes, or 0.
@@ -209,7 +213,7 @@ public:
 private:
     /// As row::holds() compares it.
     static std::string shown(double value) {
-        return fmt::format("{:.{}f}", value, std::fabs(value) < 10.0 ? 2 : 1);
+        return fmt::format("{:.{}f}", value, row::decimals(value));
     }
 
     std::vector<row> rows_;
