@@ -3,6 +3,7 @@
 /// How the rows of a compressed cache are stored.
 #pragma once
 
+#include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/cache/row_store.hpp>
 
 #include <algorithm>
@@ -25,6 +26,7 @@ struct codec_choice {
     std::optional<double> keep{};
     /// The keep ratio of a run is a share of the bytes in f16, not of the tokens.
     bool counts_bytes = false;
+    kvcrush::arithmetic attention = kvcrush::arithmetic::integer;
 
     /// The share of the tokens whose rows take that share of the bytes in f16, all of them at most. A little less, for
     /// sinks and the mean key take more.

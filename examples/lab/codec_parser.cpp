@@ -126,6 +126,7 @@ struct choice_parameters {
     std::size_t window = 128;
     double keep = 0.0;
     bool bytes = false;
+    bool exact = false;
     static constexpr auto parameters() {
         using self = choice_parameters;
         return std::tuple{
@@ -134,7 +135,9 @@ struct choice_parameters {
             kvcrush::parameter{
                 "keep", &self::keep, "tokens kept, whatever the ratio of the run; 0: that ratio"},
             kvcrush::parameter{
-                "bytes", &self::bytes, "the ratio of the run is a share of the f16 bytes"}};
+                "bytes", &self::bytes, "the ratio of the run is a share of the f16 bytes"},
+            kvcrush::parameter{
+                "exact", &self::exact, "attend in fp32 where codes could be computed with"}};
     }
 };
 
@@ -281,6 +284,7 @@ codec_choice parse_codec_choice(std::string_view text) {
     }
     choice.window = values.window;
     choice.counts_bytes = values.bytes;
+    choice.attention = values.exact ? kvcrush::arithmetic::exact : kvcrush::arithmetic::integer;
     choice.first_share = tiered ? tiers.share : 1.0;
     if (values.keep > 0.0) {
         choice.keep = values.keep;

@@ -343,10 +343,8 @@ int eval_command(const eval_options& options, const CLI::App& command) {
     if (!options.dialogues.empty()) {
         all.dialogues = read_dialogues(options.dialogues);
     }
-    std::unique_ptr<output_file> json;
-    if (!options.common.json.empty()) {
-        json = std::make_unique<output_file>(options.common.json);
-    }
+    const std::unique_ptr<output_file> json =
+        options.common.open_json({options.text, options.windows, options.dialogues});
     const loaded_model loaded(options.common.model);
     all.plan.meet(loaded.model);
     all.plan.repeat_request = loaded.tokenizer.encode(repeat_request_text);

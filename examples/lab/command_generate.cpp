@@ -37,16 +37,15 @@ struct generate_options {
 }
 
 int generate_command(const generate_options& options) {
-    const policy how = parse_policy(options.policy);
+    policy how = parse_policy(options.policy);
     const cache_type type = parse_cache_type(options.cache);
-    const kvcrush::budget budget = kvcrush::budget::tokens(options.budget, how.areas);
-    if (options.budget > 0) { // refuse it before the model loads if sinks and recent do not fit
-        static_cast<void>(budget.tokens_for(options.budget + how.areas.num_sink_tokens +
-                                            how.areas.num_recent_tokens + 1));
+    if (options.budget > 0 && !how.full) { // refuse it before the model loads
+        static_cast<void>(kvcrush::budget::tokens(options.budget, how.areas)
+                              .tokens_for(options.budget + how.areas.num_sink_tokens +
+                                          how.areas.num_recent_tokens + 1));
     }
-    // Codecs store rows whether some of them have to go or not.
-    const kvcrush::budget all_rows = kvcrush::budget::keep_ratio(1.0, how.areas);
     const loaded_model loaded(options.model);
+    how.set_head_dim(loaded.model.config().head_dim);
     const std::string prompt =
         options.chat
             ? fmt::format("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", options.prompt)
@@ -62,30 +61,35 @@ int generate_command(const generate_options& options) {
     std::size_t since = options.compress_every; // the prompt counts as a full interval
     std::vector<int> seen = ids;
     const std::vector<int> request = loaded.tokenizer.encode(repeat_request_text);
-    const auto shrink = [&](std::size_t, int token) {
-        fmt::print("{}", loaded.tokenizer.decode(std::span(&token, 1)));
-        std::fflush(stdout);
-        if (how.full) {
+    const std::size_t num_kv_heads = loaded.model.config().num_kv_heads;
+    const auto shrink = [&] {
+        const std::size_t held = longest_head(cache, num_kv_heads);
+        const kvcrush::budget budget =
+            budget_within(how, options.budget > 0 ? options.budget : seen.size(), seen.size());
+        const bool stored = !how.codec || cache.is_coded();
+        if (++since < options.compress_every || (stored && budget.tokens_for(held) >= held)) {
             return;
         }
-        const std::size_t held = longest_head(cache, loaded.model.config().num_kv_heads);
-        const bool too_many = options.budget > 0 && held > options.budget;
-        const bool stored = !how.codec || cache.is_coded();
-        if (++since >= options.compress_every && (too_many || !stored)) {
-            static_cast<void>(compress(cache,
-                                       {loaded.model, seen, queries, request},
-                                       how,
-                                       options.budget > 0 ? budget : all_rows));
-            ++compressions;
-            since = 0;
+        static_cast<void>(compress(cache, {loaded.model, seen, queries, request}, how, budget));
+        if (options.budget > 0 && options.max_tokens > options.compress_every) {
+            require_even_heads(cache, num_kv_heads, how);
         }
+        ++compressions;
+        since = 0;
+    };
+    const auto next = [&](std::size_t, int token) {
+        if (!how.full) {
+            shrink(); // before anything is printed: it may refuse
+        }
+        fmt::print("{}", loaded.tokenizer.decode(std::span(&token, 1)));
+        std::fflush(stdout);
         seen.push_back(token);
     };
     generation_options generation;
     generation.max_new_tokens = options.max_tokens;
     generation.end_token = loaded.tokenizer.end_token();
     generation.log = &queries;
-    const std::vector<int> generated = generate(loaded.model, cache, ids, generation, shrink);
+    const std::vector<int> generated = generate(loaded.model, cache, ids, generation, next);
     fmt::print("\n");
     fmt::print(stderr,
                "[{} prompt tokens, {} generated; {} tokens seen, {} held per kv head, {:.2f} MiB; "
@@ -93,7 +97,7 @@ int generate_command(const generate_options& options) {
                ids.size(),
                generated.size(),
                cache.tokens_seen(),
-               longest_head(cache, loaded.model.config().num_kv_heads),
+               longest_head(cache, num_kv_heads),
                static_cast<double>(cache.bytes_held()) / (1024.0 * 1024.0),
                compressions);
     return 0;

@@ -12,6 +12,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
+#include <system_error>
 
 namespace lab {
 
@@ -88,6 +90,20 @@ experiment experiment_options::parse() const {
         plan.keep_ratios.push_back(ratio);
     }
     return plan;
+}
+
+std::unique_ptr<output_file> experiment_options::open_json(std::vector<std::string> inputs) const {
+    if (json.empty()) {
+        return nullptr;
+    }
+    inputs.push_back(model);
+    for (const std::string& input : inputs) {
+        std::error_code missing;
+        if (!input.empty() && std::filesystem::equivalent(input, json, missing)) {
+            fail("--json is ", in_quotes(json), ", a file that is read");
+        }
+    }
+    return std::make_unique<output_file>(json);
 }
 
 loaded_model::loaded_model(const std::string& path)

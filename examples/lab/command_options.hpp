@@ -38,6 +38,10 @@ struct experiment_options {
     [[nodiscard]] experiment parse() const;
     /// Without keep ratios.
     [[nodiscard]] experiment parse_policies_alone() const;
+    /// --json, or nothing where it was not given.
+    /// @param inputs  what is read beside the model; names may be empty
+    /// @throws input_error if it cannot be written, or is a file that is read
+    [[nodiscard]] std::unique_ptr<output_file> open_json(std::vector<std::string> inputs) const;
 };
 
 /// A model with its tokenizer.

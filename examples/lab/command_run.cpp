@@ -32,10 +32,7 @@ window_of(const loaded_model& loaded, const run_options& options, const std::str
 int run_command(const run_options& options) {
     experiment plan = options.common.parse();
     const std::string text = read_file(options.text);
-    std::unique_ptr<output_file> json;
-    if (!options.common.json.empty()) {
-        json = std::make_unique<output_file>(options.common.json);
-    }
+    const std::unique_ptr<output_file> json = options.common.open_json({options.text});
     const loaded_model loaded(options.common.model);
     plan.meet(loaded.model);
     plan.repeat_request = loaded.tokenizer.encode(repeat_request_text);

@@ -26,17 +26,15 @@ struct stream_command_options {
 int stream_command(const stream_command_options& options) {
     experiment plan = options.common.parse_policies_alone();
     const std::string text = read_file(options.text);
-    std::unique_ptr<output_file> json;
-    if (!options.common.json.empty()) {
-        json = std::make_unique<output_file>(options.common.json);
-    }
+    const std::unique_ptr<output_file> json = options.common.open_json({options.text});
     const loaded_model loaded(options.common.model);
     plan.meet(loaded.model);
     plan.repeat_request = loaded.tokenizer.encode(repeat_request_text);
     const std::size_t needed = options.stream.text_tokens();
     std::vector<int> tokens = loaded.tokenizer.encode(text, needed);
     tokens.insert(tokens.begin(), 0); // as in windows
-    check_stream(plan, options.stream, tokens.size(), loaded.model);
+    check_stream(
+        plan, options.stream, "text " + in_quotes(options.text), tokens.size(), loaded.model);
 
     fmt::print("{}: {} tokens at once, then {} one by one; compressed to {} every {}\n\n",
                loaded.file.name(),

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compress.hpp"
 
+#include "error.hpp"
 #include "layer_queries.hpp"
 #include "layer_view.hpp"
 #include "stopwatch.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -102,6 +104,31 @@ kvcrush::budget budget_for(const policy& how, double keep_ratio, std::size_t con
     return budget;
 }
 
+kvcrush::budget budget_within(const policy& how, std::size_t tokens, std::size_t tokens_seen) {
+    const auto seen = static_cast<double>((std::max)(tokens_seen, std::size_t{1}));
+    const double wanted = (std::min)(static_cast<double>(tokens) / seen, 1.0);
+    const double own = how.ratios({wanted}).front();
+    if (own == wanted) {
+        return kvcrush::budget::tokens(tokens, how.areas);
+    }
+    const std::size_t protected_tokens = how.areas.num_sink_tokens + how.areas.num_recent_tokens;
+    const auto share = static_cast<std::size_t>(std::ceil(own * seen));
+    return kvcrush::budget::tokens((std::max)(share, protected_tokens), how.areas);
+}
+
+void require_even_heads(const kv_cache& cache, std::size_t num_kv_heads, const policy& how) {
+    for (std::size_t layer = 0; layer < cache.num_layers(); ++layer) {
+        for (std::size_t head = 1; head < num_kv_heads; ++head) {
+            if (cache.rows(layer, head) != cache.rows(layer, 0)) {
+                fail("policy ",
+                     in_quotes(how.text),
+                     " keeps different numbers of tokens per head; such a cache can be compressed "
+                     "once only, not again and again");
+            }
+        }
+    }
+}
+
 compression compress(kv_cache& cache,
                      const cache_history& history,
                      const policy& how,
@@ -124,7 +151,6 @@ compression compress(kv_cache& cache,
         result.select_ms += watch.milliseconds();
     }
     std::vector<std::vector<std::vector<std::uint8_t>>> tiers;
-    std::size_t position_bytes = 0;
     seen.visit([&](auto& layers) {
         for (std::size_t l = 0; l < layers.size(); ++l) {
             if (how.full) {
@@ -145,14 +171,12 @@ compression compress(kv_cache& cache,
                 evict(layers[l], result.kept.back());
             }
             result.compact_ms += watch.milliseconds();
-            position_bytes += cache.is_coded() ? 0 : layers[l].position_bytes_held();
         }
     });
     if (how.codec && !cache.is_coded()) {
         const stopwatch watch;
         cache.encode(*how.codec, tiers);
         result.compact_ms += watch.milliseconds();
-        position_bytes = 0; // counted with the rows
     }
     const std::size_t num_kv_heads = history.model.config().num_kv_heads;
     std::size_t rows = 0;
@@ -164,7 +188,7 @@ compression compress(kv_cache& cache,
     const std::size_t heads = cache.num_layers() * num_kv_heads;
     result.kept_tokens_mean =
         heads == 0 ? 0.0 : static_cast<double>(rows) / static_cast<double>(heads);
-    result.bytes_held = cache.bytes_held() + position_bytes;
+    result.bytes_held = cache.bytes_held() + (how.full ? 0 : cache.position_bytes_held());
     return result;
 }
 

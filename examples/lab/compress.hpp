@@ -50,4 +50,13 @@ struct cache_history {
 /// @throws std::invalid_argument likewise, or if the ratio lies outside (0, 1]
 [[nodiscard]] kvcrush::budget budget_for(const policy& how, double keep_ratio, std::size_t context);
 
+/// The budget of a policy that may keep so many of the tokens seen, whatever it was left with before: its own share of
+/// those where it has one, and more of them where its ratios count bytes.
+[[nodiscard]] kvcrush::budget
+budget_within(const policy& how, std::size_t tokens, std::size_t tokens_seen);
+
+/// @throws input_error if compressing this cache leaves heads of one layer with different numbers of tokens: such a cache
+///         cannot be compressed again
+void require_even_heads(const kv_cache& cache, std::size_t num_kv_heads, const policy& how);
+
 } // namespace lab

@@ -48,28 +48,38 @@ std::string read_file(const std::string& path) {
     return content;
 }
 
-output_file::output_file(std::string path)
-    : path_(std::move(path)), temporary_(path_.string() + fmt::format(".part-{}", getpid())) {
+output_file::output_file(std::string path) : path_(std::move(path)) {
     std::error_code error;
     if (std::filesystem::is_directory(path_, error)) {
         fail("file ", in_quotes(path_.string()), " is a folder");
     }
-    if (!std::ofstream(temporary_, std::ios::binary)) {
+    if (std::filesystem::is_symlink(path_, error)) {
+        path_ = std::filesystem::weakly_canonical(path_, error);
+    }
+    const bool replaces =
+        !std::filesystem::exists(path_, error) || std::filesystem::is_regular_file(path_, error);
+    if (replaces) {
+        temporary_ = path_.string() + fmt::format(".part-{}", getpid());
+    }
+    if (!std::ofstream(replaces ? temporary_ : path_, std::ios::binary | std::ios::app)) {
         fail("file ", in_quotes(path_.string()), " cannot be written: ", std::strerror(errno));
     }
 }
 
 output_file::~output_file() {
     std::error_code ignored;
-    std::filesystem::remove(temporary_, ignored);
+    if (!temporary_.empty()) {
+        std::filesystem::remove(temporary_, ignored);
+    }
 }
 
 void output_file::commit(std::string_view content) {
-    std::ofstream file(temporary_, std::ios::binary);
+    const bool replaces = !temporary_.empty();
+    std::ofstream file(replaces ? temporary_ : path_, std::ios::binary);
     file.write(content.data(), static_cast<std::streamsize>(content.size()));
     file.close();
     std::error_code error;
-    if (file) {
+    if (file && replaces) {
         std::filesystem::rename(temporary_, path_, error);
     }
     if (!file || error) {

@@ -13,7 +13,7 @@ namespace lab {
 [[nodiscard]] std::string read_file(const std::string& path);
 
 /// A file that appears under its name when it is complete, or not at all. Created early, so that a path that cannot be
-/// written is found out before the work and not after it.
+/// written is found out before the work and not after it. A link stays one: what it points to is replaced.
 class output_file {
 public:
     /// @throws input_error if nothing can be written beside `path`
@@ -27,7 +27,7 @@ public:
 
 private:
     std::filesystem::path path_;
-    std::filesystem::path temporary_;
+    std::filesystem::path temporary_; ///< empty where there is no file to replace: a pipe, a device
 };
 
 } // namespace lab

@@ -22,7 +22,7 @@ template <typename T>
                                .sinks = how.sinks,
                                .tiers = how.tiers,
                                .window = how.window,
-                               .attention = kvcrush::arithmetic::integer});
+                               .attention = how.attention});
     std::vector<float> key(dim);
     std::vector<float> value(dim);
     for (std::size_t head = 0; head < layer.num_kv_heads(); ++head) {

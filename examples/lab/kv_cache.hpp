@@ -71,6 +71,9 @@ public:
                 std::uint32_t position) {
         KVCRUSH_ASSERT(key.size() == head_dim_ && value.size() == head_dim_);
         head_rows& to = heads_[head];
+        make_room(to.keys, head_dim_);
+        make_room(to.values, head_dim_);
+        make_room(to.positions, 1);
         for (std::size_t i = 0; i < head_dim_; ++i) {
             to.keys.push_back(kvcrush::from_float<T>(key[i]));
             to.values.push_back(kvcrush::from_float<T>(value[i]));
@@ -128,6 +131,14 @@ private:
         std::vector<std::uint32_t> positions;
         std::vector<std::uint8_t> hidden;
     };
+
+    /// Grows by an eighth: a small cache whose memory doubles with its next row would be small no more.
+    template <typename U>
+    static void make_room(std::vector<U>& values, std::size_t count) {
+        if (values.capacity() - values.size() < count) {
+            values.reserve(values.size() + values.size() / 8 + 16 * count);
+        }
+    }
 
     /// shrink_to_fit is only a request; a copy of the beginning has exactly its size.
     template <typename U>
@@ -226,6 +237,17 @@ public:
             std::size_t bytes = 0;
             for (const auto& layer : layers) {
                 bytes += layer.bytes_held();
+            }
+            return bytes;
+        });
+    }
+
+    /// What is allocated for positions beside those bytes; none for a coded cache, which counts them with its rows.
+    [[nodiscard]] std::size_t position_bytes_held() const {
+        return visit([](const auto& layers) {
+            std::size_t bytes = 0;
+            for (const auto& layer : layers) {
+                bytes += layer.position_bytes_held();
             }
             return bytes;
         });

@@ -61,7 +61,7 @@ int main(int argc, char** argv) {
         lab::add_report(app, chosen);
         if (argc > 1 && argv[1][0] != '-' && !is_subcommand(app, argv[1])) {
             return complain(fmt::format(
-                "there is no subcommand {}; allowed: run, eval, generate, policies, report",
+                "there is no subcommand {}; allowed: run, eval, stream, generate, policies, report",
                 lab::in_quotes(argv[1])));
         }
         try {

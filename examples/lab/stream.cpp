@@ -16,17 +16,6 @@
 namespace lab {
 namespace {
 
-[[nodiscard]] bool heads_are_even(const kv_cache& cache, std::size_t num_kv_heads) {
-    for (std::size_t layer = 0; layer < cache.num_layers(); ++layer) {
-        for (std::size_t head = 1; head < num_kv_heads; ++head) {
-            if (cache.rows(layer, head) != cache.rows(layer, 0)) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
 /// One policy on its way through the text.
 class reader {
 public:
@@ -75,31 +64,26 @@ public:
         }
         m.context = cache_.tokens_seen();
         m.kept_tokens_mean = mean_rows();
-        m.bytes_held = static_cast<double>(cache_.bytes_held());
+        m.bytes_held = static_cast<double>(cache_.bytes_held() +
+                                           (how_.full ? 0 : cache_.position_bytes_held()));
         return logits;
     }
 
 private:
     [[nodiscard]] bool compress_if_due(measurement& m) {
-        const bool fits = mean_rows() <= static_cast<double>(options_.budget);
-        const bool stored = !how_.codec || cache_.is_coded();
-        if (how_.full || since_ < options_.compress_every || (fits && stored)) {
+        if (how_.full || since_ < options_.compress_every || cache_.tokens_seen() == 0) {
             return false;
         }
         const std::span<const int> seen(tokens_.data(), cache_.tokens_seen());
-        const compression done = compress(cache_,
-                                          {model_, seen, queries_, plan_.repeat_request},
-                                          how_,
-                                          kvcrush::budget::tokens(options_.budget, how_.areas));
-        if (!heads_are_even(cache_, model_.config().num_kv_heads)) {
-            fail(
-                "policy ",
-                in_quotes(how_.text),
-                " keeps another number of tokens in each head; such a cache can be compressed once "
-                "only, not every ",
-                options_.compress_every,
-                " tokens");
+        const kvcrush::budget budget = budget_within(how_, options_.budget, seen.size());
+        const std::size_t rows = cache_.rows(0, 0);
+        const bool stored = !how_.codec || cache_.is_coded();
+        if (stored && budget.tokens_for(rows) >= rows) {
+            return false;
         }
+        const compression done =
+            compress(cache_, {model_, seen, queries_, plan_.repeat_request}, how_, budget);
+        require_even_heads(cache_, model_.config().num_kv_heads, how_);
         m.select_ms += done.select_ms;
         m.compact_ms += done.compact_ms;
         since_ = 0;
@@ -128,20 +112,22 @@ private:
 
 void check_stream(const experiment& plan,
                   const stream_options& options,
+                  const std::string& text,
                   std::size_t num_tokens,
                   const llama& model) {
     if (options.tokens < stream_parts) {
         fail("--tokens is ", options.tokens, "; at least ", stream_parts, " are needed");
     }
-    if (num_tokens < options.text_tokens()) {
-        fail("text has ",
-             num_tokens,
+    if (num_tokens < options.text_tokens()) { // token 0, in front, is not the text's
+        fail(text,
+             " has ",
+             (std::max)(num_tokens, std::size_t{1}) - 1,
              " tokens; --prompt ",
              options.prompt,
              " and --tokens ",
              options.tokens,
              " need ",
-             options.text_tokens());
+             options.text_tokens() - 1);
     }
     if (options.text_tokens() - 1 > model.config().context_length) {
         fail("--prompt ",
@@ -153,8 +139,10 @@ void check_stream(const experiment& plan,
     }
     for (const policy& how : plan.policies) {
         if (!how.full) {
-            const kvcrush::budget budget = kvcrush::budget::tokens(options.budget, how.areas);
-            static_cast<void>(budget.tokens_for(options.text_tokens()));
+            // More rows than are protected: fewer than those would all be kept.
+            const std::size_t rows = how.areas.num_sink_tokens + how.areas.num_recent_tokens + 1;
+            static_cast<void>(budget_within(how, options.budget, options.text_tokens())
+                                  .tokens_for((std::max)(rows, options.text_tokens())));
         }
     }
 }
@@ -165,7 +153,7 @@ std::vector<measurement> run_stream(const experiment& plan,
                                     const std::vector<int>& tokens,
                                     const llama& model,
                                     const step_callback& progress) {
-    check_stream(plan, options, tokens.size(), model);
+    check_stream(plan, options, "text " + in_quotes(name), tokens.size(), model);
     const auto prompt_weight = static_cast<double>(options.prompt) / 16.0; // read many at a time
     work_counter steps(progress);
     steps.expect(prompt_weight);
@@ -174,6 +162,17 @@ std::vector<measurement> run_stream(const experiment& plan,
     query_log queries;
     if (options.prompt > 0) {
         static_cast<void>(model.forward({tokens.data(), options.prompt}, prefilled, 0, &queries));
+    }
+    for (const policy& how : plan.policies) { // find out now rather than in the middle
+        if (!how.full && options.prompt > 0) {
+            kv_cache trial = prefilled;
+            const std::span<const int> seen(tokens.data(), options.prompt);
+            static_cast<void>(compress(trial,
+                                       {model, seen, queries, plan.repeat_request},
+                                       how,
+                                       budget_within(how, options.budget, options.text_tokens())));
+            require_even_heads(trial, model.config().num_kv_heads, how);
+        }
     }
     steps.finish(prompt_weight);
 
@@ -191,6 +190,9 @@ std::vector<measurement> run_stream(const experiment& plan,
     }
     steps.expect(static_cast<double>(options.tokens * (1 + readers.size())));
 
+    const double asked = (std::min)(1.0,
+                                    static_cast<double>(options.budget) /
+                                        static_cast<double>(options.prompt + options.tokens));
     std::vector<measurement> by_part;
     for (std::size_t part = 0; part < stream_parts; ++part) {
         const std::size_t first = options.tokens * part / stream_parts;
@@ -215,7 +217,7 @@ std::vector<measurement> run_stream(const experiment& plan,
                 one.policy = how.text;
                 one.nll_full = of_full.nll_full;
                 one.bytes_full = of_full.bytes_full;
-                one.keep_ratio = one.kept_tokens_mean / static_cast<double>(one.context);
+                one.keep_ratio = how.ratios({asked}).front();
                 one.quality = compare(reference, logits);
                 one.ppl_ratio = std::exp(one.quality.nll - one.nll_full);
                 steps.finish(static_cast<double>(count));

@@ -29,15 +29,18 @@ struct stream_options {
 /// So many rows per policy, each of an equal part of the stream: losses may grow as it goes on.
 inline constexpr std::size_t stream_parts = 4;
 
+/// @param text        what it is, for messages
+/// @param num_tokens  of it, token 0 in front included
 /// @throws what would go wrong after minutes of work: fewer tokens than asked for, a budget without room for sinks and
 ///         recent tokens, a text longer than the model's context
 void check_stream(const experiment& plan,
                   const stream_options& options,
+                  const std::string& text,
                   std::size_t num_tokens,
                   const llama& model);
 
 /// Per policy stream_parts measurements: of `context` tokens seen at the end of the part, with the rows and bytes held
-/// there. select_ms and compact_ms are per compression. decode_ms_per_token leaves compression out.
+/// there, and keep_ratio that of the budget at the end of the stream. select_ms and compact_ms are per compression. decode_ms_per_token leaves compression out.
 /// @param name    of the text
 /// @param tokens  options.text_tokens() of them, or more
 /// @throws input_error if a policy keeps another number of tokens per head: such a cache can be compressed once only

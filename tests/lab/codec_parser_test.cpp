@@ -89,6 +89,10 @@ TEST(CodecParser, ValuesAreSetByNameAndHaveDefaults) {
     EXPECT_EQ(chosen.keep, 0.5);
     EXPECT_FALSE(choice_of("h2o+codec(k=q4_0,v=q4_1,keep=0)").keep.has_value());
 
+    EXPECT_EQ(parse_policy("full+codec(k=q8_0,v=q8_0)").codec->attention,
+              kvcrush::arithmetic::integer);
+    EXPECT_EQ(parse_policy("full+codec(k=q8_0,v=q8_0,exact=1)").codec->attention,
+              kvcrush::arithmetic::exact);
     const policy own = parse_policy("h2o+codec(k=q4_0,v=q4_0,keep=0.5)");
     EXPECT_EQ(own.ratios({0.1, 0.2}), std::vector<double>{0.5});
     EXPECT_EQ(parse_policy("h2o+codec(k=q4_0,v=q4_0)").ratios({0.1, 0.2}),

@@ -388,7 +388,10 @@ TEST(CodedCache, ADecodeStepAfterEvictionIsAttentionOverTheDecodedRows) {
     }
     for (const std::string& codec : codecs) {
         kv_cache cache = random_cache(cache_type::f16);
-        cache.encode(codec == "q4_0" ? one_codec(codec, "mean_centred(q4_0)") : one_codec(codec));
+        codec_choice how =
+            codec == "q4_0" ? one_codec(codec, "mean_centred(q4_0)") : one_codec(codec);
+        how.attention = kvcrush::arithmetic::exact;
+        cache.encode(how);
         attention_workspace workspace;
         for (std::size_t l = 0; l < num_layers; ++l) {
             std::vector<head_content> before;

@@ -75,6 +75,18 @@ TEST_F(Files, AFileThatCannotBeReadIsNamed) {
     EXPECT_THROW(static_cast<void>(read_file(path(""))), std::invalid_argument) << "a folder";
 }
 
+TEST_F(Files, OutputGoesThroughLinksAndIntoDevices) {
+    const std::string target = written("old");
+    std::filesystem::create_symlink(target, path("link"));
+    output_file(path("link")).commit("new");
+    EXPECT_TRUE(std::filesystem::is_symlink(path("link")));
+    EXPECT_EQ(read_file(target), "new");
+    output_file("/dev/null").commit("gone");
+    EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
+    EXPECT_THROW(output_file("/dev/full").commit("lost"), std::invalid_argument);
+    EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
+}
+
 TEST_F(Files, OutputAppearsWholeOrNotAtAll) {
     { output_file abandoned(path("out.json")); }
     EXPECT_TRUE(std::filesystem::is_empty(std::filesystem::path(path("")).parent_path()));

@@ -106,6 +106,13 @@ TEST(Program, RefusesEndlessAndDeeplyNestedFiles) {
     expect_refusal("eval --model x --windows " + windows, "token ids");
 }
 
+TEST(Program, DoesNotWriteOverWhatItReads) {
+    const scratch_folder files;
+    const std::string text = files.file("text.txt", "some words");
+    expect_refusal("run --model x --text " + text + " --json " + text, "a file that is read");
+    EXPECT_EQ(read_whole(text), "some words");
+}
+
 TEST(Program, SaysWhenItsOutputIsLost) {
     EXPECT_EQ(run_lab("policies >/dev/full").code, 2);
     EXPECT_EQ(run_lab("--help >/dev/full").code, 2);

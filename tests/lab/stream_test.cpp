@@ -91,6 +91,25 @@ TEST(Stream, DoesWhatItsLoopSays) {
     EXPECT_GT(found.back().quality.kld_mean, 0.0);
 }
 
+TEST(Stream, KeepsWhatThePolicySaysOfItself) {
+    const llama model = lab_test::load(lab_test::tiny_model().file());
+    const stream_options options{.prompt = 60, .tokens = 40, .budget = 40, .compress_every = 4};
+    const auto rows = run_stream(plan_of("full+codec(k=f16,v=f16,sinks=f16),snapkv(sinks=2,recent="
+                                         "8,window=4)+codec(k=f16,v=f16,sinks=f16,keep=0.5)"),
+                                 options,
+                                 "text",
+                                 some_text(101),
+                                 model);
+    ASSERT_EQ(rows.size(), 2 * stream_parts);
+    for (std::size_t part = 0; part < stream_parts; ++part) {
+        EXPECT_EQ(rows[part].kept_tokens_mean, static_cast<double>(rows[part].context));
+        const measurement& half = rows[stream_parts + part];
+        EXPECT_EQ(half.keep_ratio, 0.5);
+        EXPECT_GE(half.kept_tokens_mean, 0.5 * static_cast<double>(half.context));
+        EXPECT_LE(half.kept_tokens_mean, 0.5 * static_cast<double>(half.context) + 6);
+    }
+}
+
 TEST(Stream, RefusesBeforeItReads) {
     const llama model = lab_test::load(lab_test::tiny_model().file());
     const auto complaint = [&](const std::string& policy,
@@ -107,10 +126,16 @@ TEST(Stream, RefusesBeforeItReads) {
     const std::string small = "snapkv(sinks=2,recent=8,window=4)";
     const stream_options fits{.prompt = 20, .tokens = 60, .budget = 24, .compress_every = 5};
     EXPECT_EQ(complaint(small, fits, 81), "accepted");
-    EXPECT_THAT(complaint(small, fits, 80), HasSubstr("80 tokens"));
+    EXPECT_THAT(complaint(small, fits, 80), HasSubstr("text \"text\" has 79 tokens"));
     EXPECT_THAT(complaint(small, {.prompt = 600, .tokens = 101}, 1000), HasSubstr("700"));
     EXPECT_THAT(complaint(small, {.prompt = 20, .tokens = 3}, 81), HasSubstr("at least 4"));
     EXPECT_THAT(complaint(small, {.prompt = 20, .tokens = 60, .budget = 9}, 81), HasSubstr("9"));
+    EXPECT_THAT(complaint(small, {.prompt = 2, .tokens = 4, .budget = 9}, 81), HasSubstr("9"))
+        << "though so few rows would all be kept";
+    EXPECT_EQ(complaint("full+codec(k=f16,v=f16,sinks=f16)",
+                        {.prompt = 0, .tokens = 8, .budget = 60, .compress_every = 1},
+                        81),
+              "accepted");
     EXPECT_THAT(complaint("ada_kv(" + small + ")", fits, 81), HasSubstr("once only"));
 }
 
