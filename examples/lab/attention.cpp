@@ -167,8 +167,8 @@ struct openmp_executor {
     }
 };
 
-/// Rows that pay for a second thread.
-constexpr std::size_t rows_per_thread = 1024;
+/// Rows that pay for one more thread: waking it takes as long as attending to some thousand rows.
+constexpr std::size_t rows_per_thread = 8192;
 
 [[nodiscard]] kvcrush::attend_options options_for(std::size_t num_rows) {
     return {.num_lanes = (std::min)(max_threads(), 1 + num_rows / rows_per_thread)};
