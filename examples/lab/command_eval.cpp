@@ -346,8 +346,7 @@ int eval_command(const eval_options& options, const CLI::App& command) {
     const std::unique_ptr<output_file> json =
         options.common.open_json({options.text, options.windows, options.dialogues});
     const loaded_model loaded(options.common.model);
-    all.plan.meet(loaded.model);
-    all.plan.repeat_request = loaded.tokenizer.encode(repeat_request_text);
+    loaded.prepare(all.plan);
     sample_maker(options, loaded.tokenizer).make(tasks, text, all);
     check(all, loaded.model);
     const std::string mode(name_of(retrieval_plan{all.mode, all.style}));

@@ -66,8 +66,7 @@ int generate_command(const generate_options& options) {
         const std::size_t held = longest_head(cache, num_kv_heads);
         const kvcrush::budget budget =
             budget_within(how, options.budget > 0 ? options.budget : seen.size(), seen.size());
-        const bool stored = !how.codec || cache.is_coded();
-        if (++since < options.compress_every || (stored && budget.tokens_for(held) >= held)) {
+        if (++since < options.compress_every || !would_change(cache, held, how, budget)) {
             return;
         }
         static_cast<void>(compress(cache, {loaded.model, seen, queries, request}, how, budget));

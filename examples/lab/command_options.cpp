@@ -109,6 +109,11 @@ std::unique_ptr<output_file> experiment_options::open_json(std::vector<std::stri
 loaded_model::loaded_model(const std::string& path)
     : file(path), tokenizer(file), model(llama::load(file)) {}
 
+void loaded_model::prepare(experiment& plan) const {
+    plan.meet(model);
+    plan.repeat_request = tokenizer.encode(repeat_request_text);
+}
+
 void write_document(const experiment_options& options,
                     std::vector<std::pair<std::string, std::string>> arguments,
                     nlohmann::json parts,

@@ -48,6 +48,9 @@ struct experiment_options {
 struct loaded_model {
     explicit loaded_model(const std::string& path);
 
+    /// Tells a plan what it has to know of the model and its tokens.
+    void prepare(experiment& plan) const;
+
     gguf_file file;
     lab::tokenizer tokenizer;
     llama model;

@@ -34,8 +34,7 @@ int run_command(const run_options& options) {
     const std::string text = read_file(options.text);
     const std::unique_ptr<output_file> json = options.common.open_json({options.text});
     const loaded_model loaded(options.common.model);
-    plan.meet(loaded.model);
-    plan.repeat_request = loaded.tokenizer.encode(repeat_request_text);
+    loaded.prepare(plan);
     const std::vector<window> windows{window_of(loaded, options, text)};
     check(plan, windows, loaded.model);
     fmt::print("{}: {} tokens of context, {} tokens predicted on each cache\n\n",

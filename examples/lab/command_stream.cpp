@@ -28,8 +28,7 @@ int stream_command(const stream_command_options& options) {
     const std::string text = read_file(options.text);
     const std::unique_ptr<output_file> json = options.common.open_json({options.text});
     const loaded_model loaded(options.common.model);
-    plan.meet(loaded.model);
-    plan.repeat_request = loaded.tokenizer.encode(repeat_request_text);
+    loaded.prepare(plan);
     const std::size_t needed = options.stream.text_tokens();
     std::vector<int> tokens = loaded.tokenizer.encode(text, needed);
     tokens.insert(tokens.begin(), 0); // as in windows

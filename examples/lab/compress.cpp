@@ -116,6 +116,14 @@ kvcrush::budget budget_within(const policy& how, std::size_t tokens, std::size_t
     return kvcrush::budget::tokens((std::max)(share, protected_tokens), how.areas);
 }
 
+bool would_change(const kv_cache& cache,
+                  std::size_t rows,
+                  const policy& how,
+                  const kvcrush::budget& budget) {
+    const bool stored = !how.codec || cache.is_coded();
+    return !stored || budget.tokens_for(rows) < rows;
+}
+
 void require_even_heads(const kv_cache& cache, std::size_t num_kv_heads, const policy& how) {
     for (std::size_t layer = 0; layer < cache.num_layers(); ++layer) {
         for (std::size_t head = 1; head < num_kv_heads; ++head) {

@@ -55,6 +55,12 @@ struct cache_history {
 [[nodiscard]] kvcrush::budget
 budget_within(const policy& how, std::size_t tokens, std::size_t tokens_seen);
 
+/// Whether compressing a cache of so many rows per head evicts some or stores them in codecs.
+[[nodiscard]] bool would_change(const kv_cache& cache,
+                                std::size_t rows,
+                                const policy& how,
+                                const kvcrush::budget& budget);
+
 /// @throws input_error if compressing this cache leaves heads of one layer with different numbers of tokens: such a cache
 ///         cannot be compressed again
 void require_even_heads(const kv_cache& cache, std::size_t num_kv_heads, const policy& how);

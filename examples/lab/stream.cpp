@@ -35,8 +35,6 @@ public:
           queries_(queries),
           since_(options.compress_every) {}
 
-    [[nodiscard]] const policy& how() const noexcept { return how_; }
-
     /// Reads the next tokens. What it reports of time, rows and bytes stands in `m`.
     /// @return predictions of the token after each [count, vocab]
     [[nodiscard]] matrix read(std::size_t count, measurement& m) {
@@ -76,9 +74,7 @@ private:
         }
         const std::span<const int> seen(tokens_.data(), cache_.tokens_seen());
         const kvcrush::budget budget = budget_within(how_, options_.budget, seen.size());
-        const std::size_t rows = cache_.rows(0, 0);
-        const bool stored = !how_.codec || cache_.is_coded();
-        if (stored && budget.tokens_for(rows) >= rows) {
+        if (!would_change(cache_, cache_.rows(0, 0), how_, budget)) {
             return false;
         }
         const compression done =
