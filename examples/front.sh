@@ -42,7 +42,7 @@ rows+=',full+codec(k=kivi_key,v=kivi_value)'
 for seed in 0 1 2 3; do
     rows+=",four_times(seed=$seed),eight_times(seed=$seed),sixteen_times(seed=$seed)"
 done
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+wait_briefly
 "$build_dir/examples/lab/kvcrush-lab" eval --model "$model" \
     --windows "$kvcrush_root/tests/known_answer/lm_windows.json" --keep-ratio 0.25 --policy "$rows" \
     --json "$build_dir/front.json" >&2

@@ -51,6 +51,5 @@ build_dir=$kvcrush_root/build
 configure "$build_dir" -DCMAKE_BUILD_TYPE=Release -DKVCRUSH_BUILD_TESTS=OFF -DKVCRUSH_BUILD_EXAMPLES=ON \
     -DKVCRUSH_LAB_NATIVE=ON >&2
 cmake --build "$build_dir" --parallel "$num_jobs" --target kvcrush-lab >&2
-# Waiting threads yield: where other work runs on the same cores, spinning costs ten times the work itself.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+wait_briefly
 exec "$build_dir/examples/lab/kvcrush-lab" run "${chosen[@]}" "$@"

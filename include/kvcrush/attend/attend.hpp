@@ -94,13 +94,21 @@ struct attend_work {
     simd::isa rung;
 };
 
-/// One piece: some rows of one segment, for some queries of one kv head.
+/// Some rows of one segment, for some queries of one kv head.
 struct attend_piece {
     std::size_t head;
-    std::size_t segment;
+    const attend_segment& segment;
     std::size_t first;  ///< row of the segment
     std::size_t count;  ///< rows
     std::size_t before; ///< rows of the head before `first`
+    std::size_t
+        asked_end; ///< rows of the segment before this one are what the same lane reads next
+};
+
+/// Tokens whose queries share a pass over the rows.
+struct query_run {
+    std::size_t first;
+    std::size_t count;
 };
 
 /// Queries of a block as rows [heads of the group, queries]: scaled, contiguous.
@@ -120,42 +128,74 @@ inline void gather_queries(const attend_work& work,
     }
 }
 
-/// Adds to `partial` what the rows of a piece contribute. Values stay in the basis of their codec.
-inline void attend_rows(const attend_work& work,
-                        const attend_piece& piece,
-                        std::size_t first_query,
-                        std::size_t num_queries,
-                        std::span<float> lane,
-                        const partial_attention& partial) noexcept {
-    const attend_segment& segment = work.heads[piece.head][piece.segment];
-    const row_kernels& keys = *segment.key_kernels;
-    const row_kernels& values = *segment.value_kernels;
-    const std::size_t key_dim = work.queries.head_dim();
-    const std::size_t num_rows = work.group * num_queries;
-    const std::size_t total = rows_of(work.heads[piece.head]);
-    const std::size_t all_queries = work.queries.num_queries();
+/// What all pieces of a segment share, in the memory of a lane.
+struct segment_queries {
+    float* prepared; ///< as the codec of the keys wants them
+    float* logits;   ///< [rows][attend_tile]
+    float* scratch;
+    float bias[attend_query_rows]; ///< what the mean of the keys adds to the logits of each row
 
-    float* at = lane.data();
-    float* const queries = at;
-    at += num_rows * key_dim;
-    float* const prepared = at;
-    at += keys.prepared_size(num_rows, key_dim);
-    float* const logits = at;
-    at += num_rows * attend_tile;
-    float* const scratch = at;
+    segment_queries(const attend_work& work,
+                    std::size_t head,
+                    const attend_segment& segment,
+                    query_run run,
+                    std::span<float> lane) noexcept
+        : bias{} {
+        const std::size_t num_rows = work.group * run.count;
+        const std::size_t key_dim = work.queries.head_dim();
+        const row_kernels& keys = *segment.key_kernels;
+        float* const gathered = lane.data();
+        prepared = gathered + num_rows * key_dim;
+        logits = prepared + keys.prepared_size(num_rows, key_dim);
+        scratch = logits + num_rows * attend_tile;
 
-    gather_queries(work, piece.head, first_query, num_queries, queries);
-    keys.prepare(keys, queries, num_rows, key_dim, prepared);
-    float bias[attend_query_rows] = {};
-    if (segment.key_mean != nullptr) {
-        for (std::size_t r = 0; r < num_rows; ++r) {
-            for (std::size_t c = 0; c < key_dim; ++c) {
-                bias[r] += queries[r * key_dim + c] * segment.key_mean[c];
+        gather_queries(work, head, run.first, run.count, gathered);
+        keys.prepare(keys, gathered, num_rows, key_dim, prepared);
+        if (segment.key_mean != nullptr) {
+            for (std::size_t r = 0; r < num_rows; ++r) {
+                for (std::size_t c = 0; c < key_dim; ++c) {
+                    bias[r] += gathered[r * key_dim + c] * segment.key_mean[c];
+                }
             }
         }
     }
-    // Rows behind the piece are worth asking for if they are what this lane reads next.
-    const std::size_t end = work.num_lanes == 1 ? segment.count : piece.first + piece.count;
+};
+
+/// Puts logits in place of the weights that the caller wants; they are made weights when the sum of all is known.
+inline void keep_logits(const attend_work& work,
+                        std::size_t head,
+                        query_run run,
+                        const segment_queries& from,
+                        const std::size_t* seen,
+                        std::size_t before,
+                        std::size_t count) noexcept {
+    for (std::size_t r = 0; r < work.group * run.count; ++r) {
+        const std::size_t row = (head * work.group + r / run.count) * work.queries.num_queries() +
+                                run.first + r % run.count;
+        const std::span<float> kept =
+            work.options.weights.subspan(row * work.options.weights_stride + before, count);
+        for (std::size_t t = 0; t < seen[r]; ++t) {
+            kept[t] = from.logits[r * attend_tile + t] + from.bias[r];
+        }
+        std::fill(kept.begin() + static_cast<std::ptrdiff_t>(seen[r]),
+                  kept.end(),
+                  -std::numeric_limits<float>::infinity());
+    }
+}
+
+/// Adds to `partial` what the rows of a piece contribute. Values stay in the basis of their codec.
+inline void attend_rows(const attend_work& work,
+                        const attend_piece& piece,
+                        query_run run,
+                        const segment_queries& queries,
+                        const partial_attention& partial) noexcept {
+    const attend_segment& segment = piece.segment;
+    const row_kernels& keys = *segment.key_kernels;
+    const row_kernels& values = *segment.value_kernels;
+    const std::size_t key_dim = work.queries.head_dim();
+    const std::size_t num_rows = work.group * run.count;
+    const std::size_t total = rows_of(work.heads[piece.head]);
+
     const std::size_t first_rows = (std::min)(attend_tile, piece.count);
     tile_rows key_rows[2];
     tile_rows value_rows[2];
@@ -168,68 +208,97 @@ inline void attend_rows(const attend_work& work,
         const std::size_t next = piece.first + done + count;
         now_keys.next = nullptr;
         now_values.next = nullptr;
-        if (next < end) {
-            const std::size_t next_count = (std::min)(attend_tile, end - next);
+        if (next < piece.asked_end) {
+            const std::size_t next_count = (std::min)(attend_tile, piece.asked_end - next);
             locate_rows(segment.keys, keys.group_size, next, next_count, key_rows[turn ^ 1]);
             locate_rows(segment.values, values.group_size, next, next_count, value_rows[turn ^ 1]);
             now_keys.next = &key_rows[turn ^ 1];
             now_values.next = &value_rows[turn ^ 1];
         }
-        keys.dots(keys, now_keys, prepared, num_rows, key_dim, logits, scratch);
+        keys.dots(
+            keys, now_keys, queries.prepared, num_rows, key_dim, queries.logits, queries.scratch);
         const std::size_t before = piece.before + done;
         std::size_t seen[attend_query_rows];
-        for (std::size_t q = 0; q < num_queries; ++q) {
+        for (std::size_t q = 0; q < run.count; ++q) {
             // The last query sees all rows, each one before it a row less.
-            const std::size_t hidden = all_queries - 1 - (first_query + q);
+            const std::size_t hidden = work.queries.num_queries() - 1 - (run.first + q);
             const std::size_t visible = total > hidden ? total - hidden : 0;
             const std::size_t here = visible > before ? (std::min)(count, visible - before) : 0;
-            for (std::size_t r = q; r < num_rows; r += num_queries) {
+            for (std::size_t r = q; r < num_rows; r += run.count) {
                 seen[r] = here;
             }
         }
         if (!work.options.weights.empty()) {
-            for (std::size_t r = 0; r < num_rows; ++r) {
-                const std::size_t head = piece.head * work.group + r / num_queries;
-                const std::size_t query = first_query + r % num_queries;
-                const std::span<float> kept = work.options.weights.subspan(
-                    (head * all_queries + query) * work.options.weights_stride + before, count);
-                for (std::size_t t = 0; t < seen[r]; ++t) {
-                    kept[t] = logits[r * attend_tile + t] + bias[r];
-                }
-                std::fill(kept.begin() + static_cast<std::ptrdiff_t>(seen[r]),
-                          kept.end(),
-                          -std::numeric_limits<float>::infinity());
-            }
+            keep_logits(work, piece.head, run, queries, seen, before, count);
         }
-        softmax_tile({.logits = logits,
+        softmax_tile({.logits = queries.logits,
                       .num_rows = num_rows,
                       .seen = seen,
-                      .bias = bias,
+                      .bias = queries.bias,
                       .largest = partial.largest.data(),
                       .sum = partial.sum.data(),
                       .values = partial.values.data(),
                       .value_dim = work.value_dim},
                      work.rung);
-        values.accumulate(
-            values, now_values, logits, num_rows, work.value_dim, partial.values.data(), scratch);
+        values.accumulate(values,
+                          now_values,
+                          queries.logits,
+                          num_rows,
+                          work.value_dim,
+                          partial.values.data(),
+                          queries.scratch);
     }
     values.finish(values, partial.values.data(), num_rows, work.value_dim);
 }
 
-/// The piece with this number, counted through all heads.
-[[nodiscard]] inline attend_piece piece_of(const attend_work& work, std::size_t number) noexcept {
-    for (std::size_t head = 0;; ++head) {
-        KVCRUSH_ASSERT(head < work.heads.size());
+/// The parts of all heads that one lane works on: neighbours, about as many rows as any other lane.
+/// @param partials  one for each part of all heads
+inline void attend_lane(const attend_work& work,
+                        std::size_t lane,
+                        query_run run,
+                        std::span<float> partials) noexcept {
+    const std::span<float> memory = work.memory.subspan(lane * work.lane_size, work.lane_size);
+    const std::size_t num_rows = work.group * run.count;
+    std::size_t all_rows = 0;
+    for (const attend_head head : work.heads) {
+        all_rows += rows_of(head);
+    }
+    const auto is_mine = [&](std::size_t row) { return row * work.num_lanes / all_rows == lane; };
+    std::size_t part = 0; // of all heads
+    std::size_t row = 0;  // of all heads
+    for (std::size_t head = 0; head < work.heads.size(); ++head) {
         std::size_t before = 0;
-        for (std::size_t s = 0; s < work.heads[head].size(); ++s) {
-            const std::size_t count = work.heads[head][s].count;
-            const std::size_t parts = parts_of(count);
-            if (number < parts) {
-                const std::size_t first = number * attend_part;
-                return {head, s, first, (std::min)(attend_part, count - first), before + first};
+        for (const attend_segment& segment : work.heads[head]) {
+            const std::size_t parts = parts_of(segment.count);
+            std::size_t first = 0;
+            while (first < parts && !is_mine(row + first * attend_part)) {
+                ++first;
             }
-            number -= parts;
-            before += count;
+            std::size_t end = first;
+            while (end < parts && is_mine(row + end * attend_part)) {
+                ++end;
+            }
+            if (first < end) {
+                const segment_queries queries(work, head, segment, run, memory);
+                const std::size_t end_row = (std::min)(end * attend_part, segment.count);
+                for (; first < end; ++first) {
+                    const partial_attention partial(
+                        partials.subspan((part + first) * work.part_size,
+                                         partial_attention::size(num_rows, work.value_dim)),
+                        num_rows);
+                    partial.clear();
+                    const std::size_t at = first * attend_part;
+                    const std::size_t count = (std::min)(attend_part, segment.count - at);
+                    attend_rows(work,
+                                {head, segment, at, count, before + at, end_row},
+                                run,
+                                queries,
+                                partial);
+                }
+            }
+            part += parts;
+            row += segment.count;
+            before += segment.count;
         }
     }
 }
@@ -338,19 +407,7 @@ void attend(const query_view& queries,
         const std::size_t count = (std::min)(work.query_block, num_queries - query);
         const std::size_t num_rows = work.group * count;
         const auto lane_task = [&](std::size_t lane) noexcept {
-            for (std::size_t p = lane; p < num_parts; p += work.num_lanes) {
-                const partial_attention partial(
-                    partials.subspan(p * work.part_size,
-                                     partial_attention::size(num_rows, value_dim)),
-                    num_rows);
-                partial.clear();
-                detail::attend_rows(work,
-                                    detail::piece_of(work, p),
-                                    query,
-                                    count,
-                                    workspace.subspan(lane * work.lane_size, work.lane_size),
-                                    partial);
-            }
+            detail::attend_lane(work, lane, {query, count}, partials);
         };
         execute(work.num_lanes, lane_task);
         std::size_t p = 0;

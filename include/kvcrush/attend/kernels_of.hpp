@@ -24,7 +24,7 @@ enum class arithmetic : std::uint8_t {
     exact,
     /// In integers, for int8_row, q8_0, q4_0, codebook_row (rows of multiples of 64 channels) and rotations of them, on
     /// CPUs with AVX512_VNNI and AVX512_VBMI; elsewhere exact.
-    /// Beside codebook_row queries, centroids and weights have 8 bits, see attend/detail/codebook_kernels_avx512.hpp.
+    /// Beside codebook_row queries, centroids and weights have 8 bits, see attend/detail/codebook_*_avx512.hpp.
     /// Otherwise queries and weights have 16 bits beside codes of 8, 12 beside codes of 4, relative to the largest
     /// channel of a query and the largest weight of a tile: far less than what encoding the rows has lost, see
     /// attend/detail/integer_kernels_avx512.hpp.

@@ -37,7 +37,7 @@ struct stored_rows {
 
 /// Up to attend_tile rows, located.
 struct tile_rows {
-    /// The group that holds each row. Behind the last one it is repeated up to a multiple of eight, so that kernels that
+    /// The group that holds each row. Behind the last one it is repeated up to a multiple of 16, so that kernels that
     /// take several rows at a time need not look.
     const std::byte* group[attend_tile];
     /// Which row of its group each is; 0 throughout for row codecs.
@@ -93,7 +93,7 @@ inline void locate_rows(const stored_rows& rows,
             tile.within[i] = static_cast<std::uint8_t>(row % group_size);
         }
     }
-    for (std::size_t i = count; i % 8 != 0; ++i) {
+    for (std::size_t i = count; i % 16 != 0; ++i) {
         tile.group[i] = tile.group[count - 1];
         tile.within[i] = tile.within[count - 1];
     }

@@ -10,7 +10,8 @@
 ///     dots(rows, queries, n, dim, out), accumulate(rows, weights, n, dim, sums)
 #pragma once
 
-#include <kvcrush/attend/detail/codebook_kernels_avx512.hpp>
+#include <kvcrush/attend/detail/codebook_keys_avx512.hpp>
+#include <kvcrush/attend/detail/codebook_values_avx512.hpp>
 #include <kvcrush/attend/detail/decoded_kernels.hpp>
 #include <kvcrush/attend/detail/fused_kernels.hpp>
 #include <kvcrush/attend/detail/integer_kernels_avx512.hpp>
