@@ -41,6 +41,7 @@ rows+=',full+codec(k=q4_0,v=q4_0),full+codec(k=hadamard(q4_0),v=hadamard(q4_0)),
 rows+=',full+codec(k=kivi_key,v=kivi_value)'
 for seed in 0 1 2 3; do
     rows+=",four_times(seed=$seed),eight_times(seed=$seed),sixteen_times(seed=$seed)"
+    rows+=",kvcrush_auto(bytes=1,seed=$seed)"
 done
 wait_briefly
 "$build_dir/examples/lab/kvcrush-lab" eval --model "$model" \

@@ -32,7 +32,7 @@ def read_rows(path):
 
 
 def without_seed(policy):
-    return re.sub(r"\(seed=\d+\)", "", policy)
+    return re.sub(r"\(seed=\d+\)|,seed=\d+", "", policy)
 
 
 def merged(rows):

@@ -191,9 +191,9 @@ struct auto_parameters {
         std::string result = "ada_kv(horizons(snapkv))";
         if (bytes) {
             result +=
-                fmt::format("+tiered(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant("
-                            "bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,seed={0})),v2="
-                            "turbo_quant(bits=3,seed={0}),share=0.68,bytes=1)",
+                fmt::format("+tiered(k=mean_centred(hadamard(q5_1)),v=turbo_quant(bits=4,seed={0}),"
+                            "k2=mean_centred(turbo_quant(bits=3,seed={0})),v2=turbo_quant(bits=3,"
+                            "seed={0}),share=0.4,bytes=1)",
                             seed);
         }
         return result;

@@ -25,25 +25,30 @@ progress_bar::~progress_bar() {
 void progress_bar::show(double done, double total) {
     using namespace std::chrono_literals;
     const auto now = clock::now();
-    if (!is_terminal_ || now - started_ < 2s || now - drawn_ < 100ms || !(total > 0.0)) {
+    if (!(total > 0.0) || now - started_ < (is_terminal_ ? 2s : 60s) ||
+        now - drawn_ < (is_terminal_ ? clock::duration(100ms) : clock::duration(60s))) {
         return;
     }
-    constexpr std::size_t width = 30;
     const double share = std::clamp(done / total, 0.0, 1.0);
-    const auto filled = static_cast<std::size_t>(share * static_cast<double>(width));
     const double elapsed = std::chrono::duration<double>(now - started_).count();
-    fmt::print(stderr,
-               "\r\033[K{} [{}{}] {:3.0f} %",
-               what_,
-               std::string(filled, '#'),
-               std::string(width - filled, '.'),
-               100.0 * share);
+    std::string line = what_;
+    if (is_terminal_) {
+        constexpr std::size_t width = 30;
+        const auto filled = static_cast<std::size_t>(share * static_cast<double>(width));
+        line += fmt::format(" [{}{}]", std::string(filled, '#'), std::string(width - filled, '.'));
+    }
+    line += fmt::format(" {:3.0f} %", 100.0 * share);
     if (share > 0.02) {
-        fmt::print(stderr, "  {:.0f} s left", elapsed / share - elapsed);
+        line += fmt::format("  {:.0f} s left", elapsed / share - elapsed);
+    }
+    if (is_terminal_) {
+        fmt::print(stderr, "\r\033[K{}", line);
+        visible_ = true;
+    } else {
+        fmt::print(stderr, "{}\n", line);
     }
     std::fflush(stderr);
     drawn_ = now;
-    visible_ = true;
 }
 
 } // namespace lab

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// A bar on the terminal for work that takes a while.
+/// What work that takes a while says of itself.
 #pragma once
 
 #include <chrono>
@@ -8,7 +8,8 @@
 
 namespace lab {
 
-/// Draws on standard error, only when that is a terminal and the work has taken two seconds; leaves nothing behind.
+/// Writes to standard error. A terminal gets a bar once the work has taken two seconds, and nothing is left of it; a file
+/// or a pipe gets a line each minute.
 class progress_bar {
 public:
     explicit progress_bar(std::string what);

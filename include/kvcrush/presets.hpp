@@ -15,7 +15,9 @@
 #include <kvcrush/allocation/ada_kv.hpp>
 #include <kvcrush/allocation/uniform.hpp>
 #include <kvcrush/cache/sequence.hpp>
+#include <kvcrush/codec/hadamard.hpp>
 #include <kvcrush/codec/mean_centred.hpp>
+#include <kvcrush/codec/q5_1.hpp>
 #include <kvcrush/codec/q8_0.hpp>
 #include <kvcrush/codec/turbo_quant.hpp>
 #include <kvcrush/core/budget.hpp>
@@ -103,6 +105,26 @@ four_times_rows(std::size_t num_kv_heads, std::size_t head_dim, std::uint64_t se
             .sinks = {q8_0_codec{}, q8_0_codec{}},
             .tiers = {{mean_centred_codec<turbo_quant_codec>{{.bits = 4, .seed = seed}},
                        turbo_quant_codec{.bits = 3, .seed = seed}}}};
+}
+
+/// Share of the kept rows that belong into the first tier of kvcrush_auto_rows(): those that the selector ranks first.
+inline constexpr double kvcrush_auto_first_tier = 0.4;
+
+/// How kvcrush_auto() stores rows where its budget is a quarter of the f16 bytes: nearly all tokens stay, the important
+/// ones with keys in 5 bits (facts that are asked for later get lost with keys in 4), the others in 3 bits.
+/// @param head_dim  channels of keys and values, a multiple of 32, 1024 at most
+/// @param seed      of the random signs, the same for a whole model
+/// @see   kv_sequence::encode, whose tiers are 0 and 1; measured in the README
+[[nodiscard]] inline sequence_options
+kvcrush_auto_rows(std::size_t num_kv_heads, std::size_t head_dim, std::uint64_t seed = 0) {
+    const turbo_quant_codec three_bits{.bits = 3, .seed = seed};
+    return {.num_kv_heads = num_kv_heads,
+            .key_dim = head_dim,
+            .value_dim = head_dim,
+            .sinks = {q8_0_codec{}, q8_0_codec{}},
+            .tiers = {{mean_centred_codec<hadamard_codec<q5_1_codec>>{},
+                       turbo_quant_codec{.bits = 4, .seed = seed}},
+                      {mean_centred_codec<turbo_quant_codec>{three_bits}, three_bits}}};
 }
 
 } // namespace v0

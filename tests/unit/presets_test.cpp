@@ -74,21 +74,36 @@ TEST_F(Presets, GroupsKeepSixteenOfThemInAllHeads) {
     EXPECT_EQ(test::list(kept.kept(0)), test::list(kept.kept(1)));
 }
 
-TEST_F(Presets, RowsTakeLessThanAQuarterOfTheirHalves) {
-    kv_sequence layer(four_times_rows(2, 64));
-    std::vector<float> row(2 * 64);
-    constexpr std::size_t tokens = 1000;
+/// @param first_tier  share of the rows that get tier 0
+std::size_t bytes_of_rows(const sequence_options& options, std::size_t tokens, double first_tier) {
+    kv_sequence layer(options);
+    std::vector<float> row(options.num_kv_heads * options.key_dim);
     for (std::size_t t = 0; t < tokens; ++t) {
         for (std::size_t c = 0; c < row.size(); ++c) {
             row[c] = random_unit(3, t, c) - 0.4F;
         }
-        ASSERT_TRUE(layer.append(row, row));
+        EXPECT_TRUE(layer.append(row, row));
     }
-    for (std::size_t head = 0; head < 2; ++head) {
-        ASSERT_TRUE(layer.encode(head, std::vector<std::uint8_t>(layer.dense_rows(head), 0)));
+    for (std::size_t head = 0; head < options.num_kv_heads; ++head) {
+        std::vector<std::uint8_t> tiers(layer.dense_rows(head), 0);
+        for (std::size_t t = 0; t < tiers.size(); ++t) {
+            tiers[t] = random_unit(4, 0, t) < static_cast<float>(first_tier) ? 0 : 1;
+        }
+        EXPECT_TRUE(layer.encode(head, tiers));
     }
     layer.shrink_to_fit();
-    EXPECT_LE(layer.bytes_held(), 2 * 2 * tokens * 64 * sizeof(f16) / 4);
+    return layer.bytes_held();
+}
+
+TEST_F(Presets, RowsTakeAQuarterOfTheirHalves) {
+    constexpr std::size_t tokens = 1000;
+    constexpr std::size_t quarter = 2 * 2 * tokens * 64 * sizeof(f16) / 4;
+    EXPECT_LE(bytes_of_rows(four_times_rows(2, 64), tokens, 1.0), quarter);
+    // kvcrush_auto keeps a few tokens less.
+    const std::size_t bytes =
+        bytes_of_rows(kvcrush_auto_rows(2, 64), tokens * 97 / 100, kvcrush_auto_first_tier);
+    EXPECT_LE(bytes, quarter * 101 / 100);
+    EXPECT_GE(bytes, quarter * 98 / 100);
 }
 
 TEST_F(Presets, AutoGivesHeadsWhatTheyNeedAndNoMoreInAll) {
