@@ -14,6 +14,7 @@
 #include <kvcrush/codec/dense.hpp>
 #include <kvcrush/codec/int8_row.hpp>
 #include <kvcrush/codec/q4_0.hpp>
+#include <kvcrush/codec/q5_1.hpp>
 #include <kvcrush/codec/q8_0.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/types.hpp>
@@ -45,6 +46,8 @@ template <Codec C>
         return q8_0_rows_avx512{};
     } else if constexpr (std::is_same_v<C, q4_0_codec>) {
         return q4_0_rows_avx512{};
+    } else if constexpr (std::is_same_v<C, q5_1_codec>) {
+        return q5_1_rows_avx512{};
     } else {
         return no_row_loader{};
     }

@@ -177,6 +177,39 @@ struct q4_0_rows_avx512 {
     }
 };
 
+/// Blocks of 32 channels: f16 scale, f16 minimum, the fifth bits of all codes, then the lower four as in q4_0.
+struct q5_1_rows_avx512 {
+    static constexpr bool has_gain = false;
+    static constexpr std::size_t offset(std::size_t c) noexcept { return c / 32 * 24; }
+    [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static channels_avx512
+    load(const std::byte* row, std::size_t c) noexcept {
+        const std::byte* const block = row + offset(c);
+        const __m512 scale = block_scale_avx512(block);
+        const __m512 minimum = block_scale_avx512(block + 2);
+        std::uint32_t fifth = 0;
+        std::memcpy(&fifth, block + 4, sizeof fifth);
+        const __m512i both = _mm512_maskz_cvtepu8_epi32(
+            0xFFFF, _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 8)));
+        const __m512i low = _mm512_and_si512(both, _mm512_set1_epi32(15));
+        const __m512i high = _mm512_maskz_srli_epi32(0xFFFF, both, 4);
+        const __m512i sixteen = _mm512_set1_epi32(16);
+        const auto first = static_cast<__mmask16>(fifth);
+        const auto second = static_cast<__mmask16>(fifth >> 16);
+        return {_mm512_fmadd_ps(_mm512_maskz_cvtepi32_ps(
+                                    0xFFFF, _mm512_mask_or_epi32(low, first, low, sixteen)),
+                                scale,
+                                minimum),
+                _mm512_fmadd_ps(_mm512_maskz_cvtepi32_ps(
+                                    0xFFFF, _mm512_mask_or_epi32(high, second, high, sixteen)),
+                                scale,
+                                minimum)};
+    }
+    [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static channels_avx512
+    load_first(const std::byte* row, std::size_t c, std::size_t) noexcept {
+        return load(row, c);
+    }
+};
+
 /// factor times the f16 that each row begins with, [attend_tile], zeros behind the rows.
 KVCRUSH_TARGET_AVX512 inline void
 first_halves_avx512(const tile_rows& rows, float factor, float* out) noexcept {
