@@ -159,11 +159,10 @@ struct byte_preset {
 constexpr std::array presets{
     byte_preset{
         "four_times",
-        "a quarter of the bytes: all tokens, keys of two fifths of them in 5 bits, the others in 3",
-        "ada_kv(horizons(snapkv))+tiered(k=mean_centred(hadamard(q5_1)),v=turbo_quant(bits=4,seed={"
-        "0}),"
-        "k2=mean_centred(turbo_quant(bits=3,seed={0})),v2=turbo_quant(bits=3,seed={0}),share=0.38,"
-        "keep=1)"},
+        "a quarter of the bytes: all tokens, keys of half of them in 5 bits, the others in 3",
+        "ada_kv(horizons(snapkv))+tiered(k=mean_centred(turbo_quant(bits=5,seed={0})),"
+        "v=turbo_quant(bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,seed={0})),"
+        "v2=turbo_quant(bits=3,seed={0}),share=0.46,keep=1)"},
     byte_preset{
         "eight_times",
         "an eighth of the bytes: half of the tokens, keys in 4 bits less their mean, values in 3",
@@ -192,9 +191,9 @@ struct auto_parameters {
         std::string result = "ada_kv(horizons(snapkv))";
         if (bytes) {
             result +=
-                fmt::format("+tiered(k=mean_centred(hadamard(q5_1)),v=turbo_quant(bits=4,seed={0}),"
-                            "k2=mean_centred(turbo_quant(bits=3,seed={0})),v2=turbo_quant(bits=3,"
-                            "seed={0}),share=0.4,bytes=1)",
+                fmt::format("+tiered(k=mean_centred(turbo_quant(bits=5,seed={0})),"
+                            "v=turbo_quant(bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,"
+                            "seed={0})),v2=turbo_quant(bits=3,seed={0}),share=0.5,bytes=1)",
                             seed);
         }
         return result;

@@ -15,9 +15,7 @@
 #include <kvcrush/allocation/ada_kv.hpp>
 #include <kvcrush/allocation/uniform.hpp>
 #include <kvcrush/cache/sequence.hpp>
-#include <kvcrush/codec/hadamard.hpp>
 #include <kvcrush/codec/mean_centred.hpp>
-#include <kvcrush/codec/q5_1.hpp>
 #include <kvcrush/codec/q8_0.hpp>
 #include <kvcrush/codec/turbo_quant.hpp>
 #include <kvcrush/core/budget.hpp>
@@ -108,7 +106,7 @@ four_times_rows(std::size_t num_kv_heads, std::size_t head_dim, std::uint64_t se
 }
 
 /// Share of the kept rows that belong into the first tier of kvcrush_auto_rows(): those that the selector ranks first.
-inline constexpr double kvcrush_auto_first_tier = 0.4;
+inline constexpr double kvcrush_auto_first_tier = 0.5;
 
 /// How kvcrush_auto() stores rows where its budget is a quarter of the f16 bytes: nearly all tokens stay, the important
 /// ones with keys in 5 bits (facts that are asked for later get lost with keys in 4), the others in 3 bits.
@@ -122,7 +120,7 @@ kvcrush_auto_rows(std::size_t num_kv_heads, std::size_t head_dim, std::uint64_t 
             .key_dim = head_dim,
             .value_dim = head_dim,
             .sinks = {q8_0_codec{}, q8_0_codec{}},
-            .tiers = {{mean_centred_codec<hadamard_codec<q5_1_codec>>{},
+            .tiers = {{mean_centred_codec<turbo_quant_codec>{{.bits = 5, .seed = seed}},
                        turbo_quant_codec{.bits = 4, .seed = seed}},
                       {mean_centred_codec<turbo_quant_codec>{three_bits}, three_bits}}};
 }

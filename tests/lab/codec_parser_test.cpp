@@ -246,8 +246,8 @@ TEST(CodecParser, CodecsThatDoNotFitTogetherAreRefused) {
     EXPECT_THAT(message_of("h2o+codec(v=q8_0,k=hadamard(q4_0,signs=2))"), HasSubstr("signs is"));
     EXPECT_THAT(message_of("h2o+codec(v=q8_0,k=q4_0(bits=4))"), HasSubstr("\"bits\""));
     EXPECT_THAT(message_of("h2o+codec(v=q8_0,k=q4_0(q8_0))"), HasSubstr("has no name"));
-    EXPECT_THAT(message_of("h2o+codec(v=q8_0,k=turbo_quant(bits=5))"),
-                HasSubstr("bits is 5; it must be 2, 3 or 4"));
+    EXPECT_THAT(message_of("h2o+codec(v=q8_0,k=turbo_quant(bits=6))"),
+                HasSubstr("bits is 6; it must be 2, 3, 4 or 5"));
 }
 
 TEST(CodecParser, SharesAndRatiosOutOfRangeAreRefused) {

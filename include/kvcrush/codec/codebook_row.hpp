@@ -20,6 +20,7 @@
 #include <span>
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -29,17 +30,29 @@ template <std::size_t Bits>
 inline constexpr simd::codebook<Bits> gaussian_codebook(lloyd_max<Bits>::centroids,
                                                         lloyd_max<Bits>::thresholds);
 
+/// work(bits), with bits, 2 to 5, as a constant.
+template <typename Work>
+decltype(auto) with_codebook_bits(std::size_t bits, Work&& work) {
+    switch (bits) {
+    case 2: return work(std::integral_constant<std::size_t, 2>{});
+    case 3: return work(std::integral_constant<std::size_t, 3>{});
+    case 4: return work(std::integral_constant<std::size_t, 4>{});
+    default: return work(std::integral_constant<std::size_t, 5>{});
+    }
+}
+
 } // namespace detail
 
 /// y = x * sqrt(dim) / ||x||, code = the nearest centroid c of N(0, 1); x is read as norm / sqrt(dim) * c.
 ///
-/// Centroids are means, so decoded rows are shorter than what went in: by 11 % with 2 bits, 3 with 3, 1 with 4.
+/// Centroids are means, so decoded rows are shorter than what went in: by 6 % with 2 bits, 1.7 with 3, 0.5 with 4.
 /// norm = ||x|| sqrt(dim) / ||c|| makes up for it (`correct_norm`); it changes the squared error by +3, -1 and -2 % of
 /// what norm = ||x|| gives. Codes are the same for both, and chosen with the norm before it is rounded.
 ///
 /// Storage: f16 norm, low byte first, then dim codes: channel i has bits [bits * i, bits * i + bits) of what follows,
-/// read as one little-endian number (4 bits: 2 i low, 2 i + 1 high; 3 bits: eight channels in 24 bits; 2 bits: four in a
-/// byte). bits + 16 / dim bits per element. A row with a norm that f16 rounds to zero (below 3e-8) is stored as zeros.
+/// read as one little-endian number (4 bits: 2 i low, 2 i + 1 high; 3 and 5 bits: eight channels in 24 and 40 bits;
+/// 2 bits: four in a byte). bits + 16 / dim bits per element. A row with a norm that f16 rounds to zero (below 3e-8) is
+/// stored as zeros.
 /// @see arXiv:2504.19874 (the mse variant; stores ||x||). The corrected norm is that of the llama.cpp fork
 ///      llama-cpp-turboquant, whose 4-bit table is not used: it has twice the error.
 struct codebook_row_codec {
@@ -52,17 +65,18 @@ struct codebook_row_codec {
     static constexpr auto parameters() {
         using self = codebook_row_codec;
         return std::tuple{
-            parameter{"bits", &self::bits, "bits per channel, 2 to 4"},
+            parameter{"bits", &self::bits, "bits per channel, 2 to 5"},
             parameter{"correct_norm", &self::correct_norm, "decoded rows keep their length"}};
     }
-    /// @throws std::invalid_argument unless bits is 2, 3 or 4
+    /// @throws std::invalid_argument unless bits is 2, 3, 4 or 5
     void validate() const {
-        detail::require(bits >= 2 && bits <= 4, name, ": bits is ", bits, "; it must be 2, 3 or 4");
+        detail::require(
+            bits >= 2 && bits <= 5, name, ": bits is ", bits, "; it must be 2, 3, 4 or 5");
     }
     /// @throws std::invalid_argument unless the codes fill whole bytes
     void validate_for(std::size_t dim) const {
         detail::require(dim > 0, name, ": rows have 0 channels; they must have at least 1");
-        const std::size_t step = bits == 3 ? 8 : bits == 2 ? 4 : 2;
+        const std::size_t step = bits == 4 ? 2 : bits == 2 ? 4 : 8;
         detail::require(dim % step == 0,
                         name,
                         ": rows have ",
@@ -85,11 +99,9 @@ struct codebook_row_codec {
                               simd::isa at_most = simd::best()) const noexcept {
         KVCRUSH_ASSERT(rows.size() == dim && bytes.size() == group_bytes(dim));
         static_cast<void>(dim);
-        switch (bits) {
-        case 2: return encode_row(detail::gaussian_codebook<2>, rows, bytes, at_most);
-        case 3: return encode_row(detail::gaussian_codebook<3>, rows, bytes, at_most);
-        default: return encode_row(detail::gaussian_codebook<4>, rows, bytes, at_most);
-        }
+        return detail::with_codebook_bits(bits, [&](auto constant) {
+            return encode_row(detail::gaussian_codebook<constant>, rows, bytes, at_most);
+        });
     }
 
     void decode(std::span<const std::byte> bytes,
@@ -101,14 +113,9 @@ struct codebook_row_codec {
                                                   std::to_integer<unsigned>(bytes[1]) << 8)};
         const float factor = to_float(norm) / std::sqrt(static_cast<float>(dim));
         const std::span<const std::byte> codes = bytes.subspan(norm_bytes);
-        switch (bits) {
-        case 2:
-            return simd::decode_codes(detail::gaussian_codebook<2>, codes, factor, rows, at_most);
-        case 3:
-            return simd::decode_codes(detail::gaussian_codebook<3>, codes, factor, rows, at_most);
-        default:
-            return simd::decode_codes(detail::gaussian_codebook<4>, codes, factor, rows, at_most);
-        }
+        detail::with_codebook_bits(bits, [&](auto constant) {
+            simd::decode_codes(detail::gaussian_codebook<constant>, codes, factor, rows, at_most);
+        });
     }
 
 private:

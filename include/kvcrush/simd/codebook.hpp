@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Rows as indices of a small table of values, 2 to 4 bits each: finding the nearest value by a binary search whose
+/// Rows as indices of a small table of values, 2 to 5 bits each: finding the nearest value by a binary search whose
 /// thresholds come out of a register (vpermps), packing by pext, and reading back by a variable shift and vpermps.
 ///
 /// All rungs compare the same products with the same thresholds, and add in 16 running sums, so codes and sums are the
@@ -26,13 +26,15 @@ namespace simd {
 
 /// A table of 2^Bits values and what the search for the nearest one reads.
 template <std::size_t Bits>
-    requires(Bits >= 2 && Bits <= 4)
+    requires(Bits >= 2 && Bits <= 5)
 struct codebook {
     static constexpr std::size_t size = std::size_t{1} << Bits;
 
+    static constexpr std::size_t capacity = size < 16 ? 16 : size;
+
     /// The values, repeated up to 16: registers then need no mask on the bits behind a code.
-    std::array<float, 16> values{};
-    std::array<float, 16> squares{};
+    std::array<float, capacity> values{};
+    std::array<float, capacity> squares{};
     /// tree[s][p]: what decides bit s of a code, from the top, if the bits above it are p.
     std::array<std::array<float, 16>, Bits> tree{};
 
@@ -40,7 +42,7 @@ struct codebook {
     /// @param thresholds  the code of y is the number of thresholds <= y; ascending
     constexpr codebook(const std::array<float, size>& table,
                        const std::array<float, size - 1>& thresholds) noexcept {
-        for (std::size_t k = 0; k < 16; ++k) {
+        for (std::size_t k = 0; k < capacity; ++k) {
             values[k] = table[k % size];
             squares[k] = values[k] * values[k];
         }
@@ -90,10 +92,10 @@ void encode_codes_from(const encode_codes_args<Bits>& args,
                        std::array<float, 16>& lanes) noexcept {
     for (std::size_t i = begin; i < args.size; i += 8) {
         const std::size_t count = args.size - i < 8 ? args.size - i : 8;
-        std::uint32_t word = 0;
+        std::uint64_t word = 0;
         for (std::size_t j = 0; j < count; ++j) {
             const float y = args.values[i + j] * args.factor;
-            std::uint32_t code = 0;
+            std::uint64_t code = 0;
             for (std::size_t step = 0; step < Bits; ++step) {
                 code = 2 * code + (y >= args.book->tree[step][code] ? 1U : 0U);
             }
@@ -122,12 +124,12 @@ template <std::size_t Bits>
 void decode_codes_from(const decode_codes_args<Bits>& args, std::size_t begin) noexcept {
     for (std::size_t i = begin; i < args.size; i += 8) {
         const std::size_t count = args.size - i < 8 ? args.size - i : 8;
-        std::uint32_t word = 0;
+        std::uint64_t word = 0;
         for (std::size_t b = 0; 8 * b < Bits * count; ++b) {
-            word |= std::to_integer<std::uint32_t>(args.codes[Bits * i / 8 + b]) << (8 * b);
+            word |= std::to_integer<std::uint64_t>(args.codes[Bits * i / 8 + b]) << (8 * b);
         }
         for (std::size_t j = 0; j < count; ++j) {
-            const std::uint32_t code = (word >> (Bits * j)) % codebook<Bits>::size;
+            const std::uint64_t code = (word >> (Bits * j)) % codebook<Bits>::size;
             args.out[i + j] = args.book->values[code] * args.factor;
         }
     }
@@ -143,11 +145,11 @@ template <std::size_t Bits>
     const std::uint64_t low = _pext_u64(static_cast<std::uint64_t>(_mm_cvtsi128_si64(codes)), used);
     const std::uint64_t high =
         _pext_u64(static_cast<std::uint64_t>(_mm_extract_epi64(codes, 1)), used);
-    const std::uint64_t word = low | high << (8 * Bits);
-    std::memcpy(out, &word, 2 * Bits);
+    std::memcpy(out, &low, Bits);
+    std::memcpy(out + Bits, &high, Bits);
 }
 
-/// Where two 32-bit words lie that hold the 2 * Bits bytes of 16 codes, without a byte behind them.
+/// Codes of up to 4 bits: where two 32-bit words lie that hold the 2 * Bits bytes of 16 codes, without a byte behind them.
 template <std::size_t Bits>
 inline constexpr std::size_t second_word = 2 * Bits - 4;
 
@@ -156,9 +158,21 @@ template <std::size_t Bits>
 inline constexpr std::array<std::int32_t, 16> code_shifts = [] {
     std::array<std::int32_t, 16> shifts{};
     for (std::size_t j = 0; j < 16; ++j) {
-        shifts[j] = static_cast<std::int32_t>(Bits * j - (j < 8 ? 0 : 8 * second_word<Bits>));
+        shifts[j] = static_cast<std::int32_t>(
+            Bits == 5 ? 5 * j % 8 : Bits * j - (j < 8 ? 0 : 8 * second_word<Bits>));
     }
     return shifts;
+}();
+
+/// Codes of 5 bits: each gets 16 bits of its own out of the 10 bytes of sixteen, in which it lies at code_shifts.
+inline constexpr std::array<std::uint8_t, 32> five_bit_pairs = [] {
+    std::array<std::uint8_t, 32> bytes{};
+    for (std::size_t j = 0; j < 16; ++j) {
+        bytes[2 * j] = static_cast<std::uint8_t>(5 * j / 8);
+        bytes[2 * j + 1] =
+            static_cast<std::uint8_t>(5 * j / 8 + 1); // 10, which is 0, where nothing is left
+    }
+    return bytes;
 }();
 
 [[gnu::always_inline]] inline int word_at(const std::byte* bytes) noexcept {
@@ -207,18 +221,51 @@ KVCRUSH_TARGET_AVX2 inline double square_sum_avx2(const float* values, std::size
     return sum_of_lanes(lanes);
 }
 
-/// table[codes], codes below 2^Bits; bits above them do not matter.
-template <std::size_t Bits>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline __m256
-look_up_avx2(__m256 low, __m256 high, __m256i codes) noexcept {
-    const __m256 first = _mm256_permutevar8x32_ps(low, codes);
-    if constexpr (Bits == 4) {
-        const __m256 second = _mm256_permutevar8x32_ps(high, codes);
-        return _mm256_blendv_ps(first, second, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
+/// The 16 bits that each of 16 codes of 5 bits lies in.
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline __m256i
+five_bit_words(const std::byte* codes) noexcept {
+    std::int64_t first = 0;
+    std::uint16_t last = 0;
+    std::memcpy(&first, codes, sizeof first);
+    std::memcpy(&last, codes + sizeof first, sizeof last);
+    const __m128i bytes = _mm_insert_epi16(_mm_cvtsi64_si128(first), last, 4);
+    return _mm256_shuffle_epi8(
+        _mm256_broadcastsi128_si256(bytes),
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(five_bit_pairs.data())));
+}
+
+/// Words that hold codes 8 * Half ... 8 * Half + 7 of sixteen, each at its shift.
+template <std::size_t Bits, int Half>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline __m256i
+code_words_avx2(const std::byte* codes) noexcept {
+    if constexpr (Bits == 5) {
+        return _mm256_cvtepu16_epi32(_mm256_extracti128_si256(five_bit_words(codes), Half));
     } else {
-        return first;
+        return _mm256_set1_epi32(word_at(codes + (Half == 0 ? 0 : second_word<Bits>)));
     }
 }
+
+template <std::size_t Bits>
+inline constexpr std::size_t table_parts_avx2 = Bits <= 3 ? 1 : (std::size_t{1} << Bits) / 8;
+
+/// table[codes], codes below 2^Bits; bits above them do not matter.
+/// @param table  table_parts_avx2<Bits> registers
+template <std::size_t Bits>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline __m256 look_up_avx2(const __m256* table,
+                                                                      __m256i codes) noexcept {
+    if constexpr (Bits <= 3) {
+        return _mm256_permutevar8x32_ps(table[0], codes);
+    } else {
+        const __m256 low = look_up_avx2<Bits - 1>(table, codes);
+        const __m256 high = look_up_avx2<Bits - 1>(table + table_parts_avx2<Bits - 1>, codes);
+        constexpr int to_sign = 32 - static_cast<int>(Bits);
+        return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, to_sign)));
+    }
+}
+
+/// Registers of tree[0], tree[1], ...: two of the fifth, which has 16 thresholds.
+template <std::size_t Bits>
+inline constexpr std::size_t tree_parts_avx2 = Bits == 5 ? 6 : Bits;
 
 template <std::size_t Bits, std::size_t Step = 0>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline __m256i
@@ -226,7 +273,8 @@ search_avx2(__m256 y, const __m256* tree, __m256i path) noexcept {
     if constexpr (Step == Bits) {
         return path;
     } else {
-        const __m256 threshold = Step == 0 ? tree[0] : _mm256_permutevar8x32_ps(tree[Step], path);
+        constexpr std::size_t path_bits = Step < 3 ? 3 : Step;
+        const __m256 threshold = Step == 0 ? tree[0] : look_up_avx2<path_bits>(tree + Step, path);
         const __m256i above = _mm256_castps_si256(_mm256_cmp_ps(y, threshold, _CMP_GE_OQ));
         return search_avx2<Bits, Step + 1>(
             y, tree, _mm256_sub_epi32(_mm256_add_epi32(path, path), above));
@@ -237,12 +285,15 @@ template <std::size_t Bits>
 KVCRUSH_TARGET_AVX2 inline float encode_codes_avx2(const encode_codes_args<Bits>& args) noexcept {
     const codebook<Bits>& book = *args.book;
     const __m256 factor = _mm256_set1_ps(args.factor);
-    const __m256 squares_low = _mm256_loadu_ps(book.squares.data());
-    const __m256 squares_high = _mm256_loadu_ps(book.squares.data() + 8);
-    __m256 tree[Bits];
+    __m256 squares[table_parts_avx2<Bits>];
+    for (std::size_t k = 0; k < table_parts_avx2<Bits>; ++k) {
+        squares[k] = _mm256_loadu_ps(book.squares.data() + 8 * k);
+    }
+    __m256 tree[tree_parts_avx2<Bits>];
     tree[0] = _mm256_set1_ps(book.tree[0][0]);
-    for (std::size_t step = 1; step < Bits; ++step) {
-        tree[step] = _mm256_loadu_ps(book.tree[step].data());
+    for (std::size_t part = 1; part < tree_parts_avx2<Bits>; ++part) {
+        tree[part] =
+            _mm256_loadu_ps(part < Bits ? book.tree[part].data() : book.tree[Bits - 1].data() + 8);
     }
     __m256 sum0 = _mm256_setzero_ps();
     __m256 sum1 = _mm256_setzero_ps();
@@ -252,8 +303,8 @@ KVCRUSH_TARGET_AVX2 inline float encode_codes_avx2(const encode_codes_args<Bits>
         const __m256 b = _mm256_mul_ps(_mm256_loadu_ps(args.values + i + 8), factor);
         const __m256i first = search_avx2<Bits>(a, tree, _mm256_setzero_si256());
         const __m256i second = search_avx2<Bits>(b, tree, _mm256_setzero_si256());
-        sum0 = _mm256_add_ps(sum0, look_up_avx2<Bits>(squares_low, squares_high, first));
-        sum1 = _mm256_add_ps(sum1, look_up_avx2<Bits>(squares_low, squares_high, second));
+        sum0 = _mm256_add_ps(sum0, look_up_avx2<Bits>(squares, first));
+        sum1 = _mm256_add_ps(sum1, look_up_avx2<Bits>(squares, second));
         const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(first, second), 0xD8);
         store_codes<Bits>(
             _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)),
@@ -272,20 +323,20 @@ KVCRUSH_TARGET_AVX2 inline float encode_codes_avx2(const encode_codes_args<Bits>
 template <std::size_t Bits>
 KVCRUSH_TARGET_AVX2 inline void decode_codes_avx2(const decode_codes_args<Bits>& args) noexcept {
     const __m256 factor = _mm256_set1_ps(args.factor);
-    const float* const table = args.book->values.data();
-    const __m256 low = _mm256_mul_ps(_mm256_loadu_ps(table), factor);
-    const __m256 high = _mm256_mul_ps(_mm256_loadu_ps(table + 8), factor);
+    __m256 table[table_parts_avx2<Bits>];
+    for (std::size_t k = 0; k < table_parts_avx2<Bits>; ++k) {
+        table[k] = _mm256_mul_ps(_mm256_loadu_ps(args.book->values.data() + 8 * k), factor);
+    }
     const std::int32_t* const shifts = code_shifts<Bits>.data();
     const __m256i first_shifts = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(shifts));
     const __m256i second_shifts = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(shifts + 8));
     std::size_t i = 0;
     for (; i + 16 <= args.size; i += 16) {
         const std::byte* const codes = args.codes + Bits * i / 8;
-        const __m256i first = _mm256_srlv_epi32(_mm256_set1_epi32(word_at(codes)), first_shifts);
-        const __m256i second =
-            _mm256_srlv_epi32(_mm256_set1_epi32(word_at(codes + second_word<Bits>)), second_shifts);
-        _mm256_storeu_ps(args.out + i, look_up_avx2<Bits>(low, high, first));
-        _mm256_storeu_ps(args.out + i + 8, look_up_avx2<Bits>(low, high, second));
+        const __m256i first = _mm256_srlv_epi32(code_words_avx2<Bits, 0>(codes), first_shifts);
+        const __m256i second = _mm256_srlv_epi32(code_words_avx2<Bits, 1>(codes), second_shifts);
+        _mm256_storeu_ps(args.out + i, look_up_avx2<Bits>(table, first));
+        _mm256_storeu_ps(args.out + i + 8, look_up_avx2<Bits>(table, second));
     }
     decode_codes_from(args, i);
 }
@@ -313,6 +364,48 @@ KVCRUSH_TARGET_AVX512 inline double square_sum_avx512(const float* values,
     return sum_of_lanes(lanes);
 }
 
+/// A table of up to 32 values.
+struct table_avx512 {
+    __m512 low, high; ///< high: with 5 bits
+};
+
+template <std::size_t Bits>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline table_avx512
+load_table_avx512(const float* values, float factor) noexcept {
+    const __m512 by = _mm512_set1_ps(factor);
+    const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(values), by);
+    return {low, Bits == 5 ? _mm512_mul_ps(_mm512_loadu_ps(values + 16), by) : low};
+}
+
+/// table[codes], codes below 2^Bits. Bits above them do not matter: vpermps reads 4, vpermt2ps 5, and tables repeat.
+template <std::size_t Bits>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512 look_up_avx512(const table_avx512& table,
+                                                                          __m512i codes) noexcept {
+    if constexpr (Bits == 5) {
+        return _mm512_permutex2var_ps(table.low, codes, table.high);
+    } else {
+        return _mm512_maskz_permutexvar_ps(0xFFFF, codes, table.low);
+    }
+}
+
+/// 16 codes, each with others above it. No byte behind them is read.
+template <std::size_t Bits>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
+load_codes_avx512(const std::byte* codes) noexcept {
+    const __m512i shifts = _mm512_loadu_si512(code_shifts<Bits>.data());
+    __m512i words;
+    if constexpr (Bits == 5) {
+        words = _mm512_maskz_cvtepu16_epi32(0xFFFF, five_bit_words(codes));
+    } else {
+        words = _mm512_set1_epi32(word_at(codes));
+        if constexpr (second_word<Bits> != 0) {
+            words = _mm512_mask_broadcastd_epi32(
+                words, 0xFF00, _mm_cvtsi32_si128(word_at(codes + second_word<Bits>)));
+        }
+    }
+    return _mm512_maskz_srlv_epi32(0xFFFF, words, shifts);
+}
+
 template <std::size_t Bits, std::size_t Step = 0>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
 search_avx512(__m512 y, const __m512* tree, __m512i path) noexcept {
@@ -333,7 +426,7 @@ KVCRUSH_TARGET_AVX512 inline float
 encode_codes_avx512(const encode_codes_args<Bits>& args) noexcept {
     const codebook<Bits>& book = *args.book;
     const __m512 factor = _mm512_set1_ps(args.factor);
-    const __m512 squares = _mm512_loadu_ps(book.squares.data());
+    const table_avx512 squares = load_table_avx512<Bits>(book.squares.data(), 1.0F);
     __m512 tree[Bits];
     tree[0] = _mm512_set1_ps(book.tree[0][0]);
     for (std::size_t step = 1; step < Bits; ++step) {
@@ -344,7 +437,7 @@ encode_codes_avx512(const encode_codes_args<Bits>& args) noexcept {
     for (; i + 16 <= args.size; i += 16) {
         const __m512 y = _mm512_mul_ps(_mm512_loadu_ps(args.values + i), factor);
         const __m512i codes = search_avx512<Bits>(y, tree, _mm512_setzero_si512());
-        sum = _mm512_add_ps(sum, _mm512_maskz_permutexvar_ps(0xFFFF, codes, squares));
+        sum = _mm512_add_ps(sum, look_up_avx512<Bits>(squares, codes));
         store_codes<Bits>(_mm512_maskz_cvtepi32_epi8(0xFFFF, codes), args.out + Bits * i / 8);
     }
     if (i == args.size) {
@@ -360,20 +453,11 @@ encode_codes_avx512(const encode_codes_args<Bits>& args) noexcept {
 template <std::size_t Bits>
 KVCRUSH_TARGET_AVX512 inline void
 decode_codes_avx512(const decode_codes_args<Bits>& args) noexcept {
-    const __m512 table =
-        _mm512_mul_ps(_mm512_loadu_ps(args.book->values.data()), _mm512_set1_ps(args.factor));
-    const __m512i shifts = _mm512_loadu_si512(code_shifts<Bits>.data());
+    const table_avx512 table = load_table_avx512<Bits>(args.book->values.data(), args.factor);
     std::size_t i = 0;
     for (; i + 16 <= args.size; i += 16) {
-        const std::byte* const codes = args.codes + Bits * i / 8;
-        __m512i words = _mm512_set1_epi32(word_at(codes));
-        if constexpr (second_word<Bits> != 0) {
-            words = _mm512_mask_broadcastd_epi32(
-                words, 0xFF00, _mm_cvtsi32_si128(word_at(codes + second_word<Bits>)));
-        }
-        // vpermps reads the low 4 bits of an index, and the table repeats.
-        const __m512i index = _mm512_maskz_srlv_epi32(0xFFFF, words, shifts);
-        _mm512_storeu_ps(args.out + i, _mm512_maskz_permutexvar_ps(0xFFFF, index, table));
+        const __m512i codes = load_codes_avx512<Bits>(args.codes + Bits * i / 8);
+        _mm512_storeu_ps(args.out + i, look_up_avx512<Bits>(table, codes));
     }
     decode_codes_from(args, i);
 }

@@ -78,6 +78,7 @@ TEST_P(AnyCodec, DoesWhatTheCodecInItDoes) {
     expect_same(fp8_e4m3_codec{.scale = 2.0F}, rung());
     expect_same(hadamard_codec<q4_0_codec>{.signs = true, .seed = 3}, rung());
     expect_same(turbo_quant_codec{.bits = 3}, rung());
+    expect_same(turbo_quant_codec{.bits = 5}, rung());
     expect_same(mean_centred_codec<turbo_quant_codec>{}, rung());
     expect_same(kivi_key_codec{.bits = 2, .tokens = 12}, rung());
     expect_same(kivi_value_codec{.bits = 2, .channels = 16}, rung());

@@ -196,6 +196,7 @@ TEST_P(Attend, TakesRowsOfCodebooks) {
     const codebook_row_codec rows_of_2 = codebook(2);
     const codebook_row_codec rows_of_3 = codebook(3);
     const codebook_row_codec rows_of_4 = codebook(4);
+    const codebook_row_codec rows_of_5 = codebook(5);
     for (const std::size_t dim : std::initializer_list<std::size_t>{
              8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 120, 128, 256}) {
         stored_cache cache(dim, 144 - dim % 72, rung());
@@ -205,6 +206,7 @@ TEST_P(Attend, TakesRowsOfCodebooks) {
             cache.add_segment(rows_of_3, rows_of_2, rows, placing::selected);
             cache.begin_head();
             cache.add_segment(rows_of_4, rows_of_3, rows, placing::paged);
+            cache.add_segment(rows_of_5, rows_of_5, rows, placing::paged);
         }
         expect_exact(cache, 3 * cache.rows().size(), 1, "dim " + std::to_string(dim));
     }
@@ -312,9 +314,9 @@ TEST_P(Attend, IntegerArithmeticOfCodebooksKeepsItsBounds) {
     // Queries and centroids of 8 bits are 1 / 254 of the largest off at most, about 1 / 440 as a rule, so a logit of 64 to
     // 256 terms of either sign is about 1 / 100 off; weights at most 1 / 255 of the largest of a tile.
     constexpr double bits_8 = 4e-2;
-    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4}) {
+    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4, 5}) {
         for (const std::size_t dim : std::initializer_list<std::size_t>{64, 80, 128, 192, 256}) {
-            expect_integers(codebook(bits), codebook(6 - bits), dim, 64, rung(), bits_8);
+            expect_integers(codebook(bits), codebook(7 - bits), dim, 64, rung(), bits_8);
             expect_integers(codebook(bits), codebook(bits), 64, dim, rung(), bits_8);
         }
     }

@@ -22,7 +22,8 @@ using reference::guarded_buffer;
 std::span<const float> positive_of(std::size_t bits) {
     return bits == 2   ? std::span<const float>(detail::positive_centroids<2>)
            : bits == 3 ? std::span<const float>(detail::positive_centroids<3>)
-                       : std::span<const float>(detail::positive_centroids<4>);
+           : bits == 4 ? std::span<const float>(detail::positive_centroids<4>)
+                       : std::span<const float>(detail::positive_centroids<5>);
 }
 
 /// Decoded value of the f16 norm.
@@ -36,7 +37,7 @@ struct CodebookRow : reference::every_rung {};
 KVCRUSH_ON_EVERY_RUNG(CodebookRow);
 
 TEST(CodebookRow, SaysWhatItNeeds) {
-    for (const std::size_t bits : std::initializer_list<std::size_t>{0, 1, 5, 8}) {
+    for (const std::size_t bits : std::initializer_list<std::size_t>{0, 1, 6, 8}) {
         EXPECT_THROW(codebook_row_codec{.bits = bits}.validate(), std::invalid_argument);
     }
     EXPECT_THROW(codebook_row_codec{}.validate_for(0), std::invalid_argument);
@@ -81,7 +82,7 @@ TEST_P(CodebookRow, KnownAnswer) {
 }
 
 TEST_P(CodebookRow, AgreesWithTheReferenceAndWithScalarBitForBit) {
-    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4}) {
+    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4, 5}) {
         for (const std::size_t dim : std::initializer_list<std::size_t>{
                  2, 4, 8, 12, 16, 18, 24, 40, 64, 72, 80, 96, 100, 120, 128, 130, 256, 1000}) {
             for (const bool correct : {false, true}) {
@@ -147,7 +148,7 @@ TEST_P(CodebookRow, AValueOnAThresholdTakesTheUpperCode) {
 }
 
 TEST_P(CodebookRow, CorrectedRowsKeepTheirLength) {
-    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4}) {
+    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4, 5}) {
         const codebook_row_codec codec{.bits = bits};
         std::vector<float> row(128);
         reference::fill_gaussian(row, bits, 2.0F);
@@ -160,7 +161,7 @@ TEST_P(CodebookRow, CorrectedRowsKeepTheirLength) {
 }
 
 TEST_P(CodebookRow, OddRows) {
-    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4}) {
+    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4, 5}) {
         const codebook_row_codec codec{.bits = bits};
         std::vector<std::byte> bytes(codec.group_bytes(64), std::byte{0xAB});
         std::vector<float> row(64, 0.0F);
@@ -190,7 +191,7 @@ TEST_P(CodebookRow, RefusesWhatItCannotHoldAndWritesNothing) {
                          -std::numeric_limits<float>::infinity(),
                          std::numeric_limits<float>::max(),
                          1e6F};
-    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4}) {
+    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4, 5}) {
         const codebook_row_codec codec{.bits = bits};
         for (const std::size_t dim : std::initializer_list<std::size_t>{8, 64, 72}) {
             for (const float value : bad) {

@@ -28,7 +28,7 @@ KVCRUSH_ON_EVERY_RUNG(TurboQuant);
 
 TEST(TurboQuant, SaysWhatItNeeds) {
     EXPECT_THROW(turbo_quant_codec{.bits = 1}.validate(), std::invalid_argument);
-    EXPECT_THROW(turbo_quant_codec{.bits = 5}.validate(), std::invalid_argument);
+    EXPECT_THROW(turbo_quant_codec{.bits = 6}.validate(), std::invalid_argument);
     turbo_quant_codec{.bits = 3}.validate_for(80);
     for (const std::size_t dim : std::initializer_list<std::size_t>{0, 4, 100, 1032}) {
         EXPECT_THROW(turbo_quant_codec{}.validate_for(dim), std::invalid_argument) << dim;
@@ -45,7 +45,7 @@ TEST(TurboQuant, SaysWhatItNeeds) {
 
 TEST(TurboQuant, SizesAreTheFormula) {
     for (const std::size_t dim : dims) {
-        for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4}) {
+        for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4, 5}) {
             EXPECT_EQ(turbo_quant_codec{.bits = bits}.group_bytes(dim), 2 + bits * dim / 8);
         }
     }
@@ -87,9 +87,9 @@ TEST_P(TurboQuant, KnownAnswer) {
 }
 
 TEST_P(TurboQuant, ErrorOfGaussianRows) {
-    // The table of the specification, 5 %.
-    const double expected[] = {0.114, 0.0332, 0.0091};
-    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4}) {
+    // The table of the specification, 5 %. 5 bits are not in it: that of N(0, 1), as much smaller as the others are.
+    const double expected[] = {0.114, 0.0332, 0.0091, 0.00240};
+    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4, 5}) {
         for (const bool signs : {false, true}) {
             const turbo_quant_codec codec{.bits = bits, .signs = signs, .correct_norm = false};
             const double error = reference::gaussian_nmse(codec, 128, rung());
@@ -103,7 +103,7 @@ TEST_P(TurboQuant, ErrorOfGaussianRows) {
 
 TEST_P(TurboQuant, EveryRungWritesTheSameBytesAndReadsTheSameRows) {
     for (const std::size_t dim : dims) {
-        for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4}) {
+        for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4, 5}) {
             const turbo_quant_codec codec{.bits = bits, .seed = dim};
             for (std::uint64_t seed = 0; seed < 10; ++seed) {
                 guarded_buffer<float> row(dim);
@@ -199,8 +199,8 @@ TEST_P(TurboQuant, SeedsGiveOtherBytesAndTheSameSeedTheSame) {
 }
 
 TEST_P(TurboQuant, OddRows) {
-    const float limits[] = {0.114F, 0.0332F, 0.0091F};
-    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4}) {
+    const float limits[] = {0.114F, 0.0332F, 0.0091F, 0.0024F};
+    for (const std::size_t bits : std::initializer_list<std::size_t>{2, 3, 4, 5}) {
         for (const std::size_t dim : dims) {
             const turbo_quant_codec codec{.bits = bits};
             std::vector<std::byte> bytes(codec.group_bytes(dim));

@@ -27,27 +27,32 @@ namespace kvcrush {
 inline namespace v0 {
 namespace detail {
 
-/// How the codes of 64 channels become eight vectors, of eight channels each.
+/// How the codes of 64 channels become eight vectors, of eight channels each. They are read in parts of two words a row.
 template <std::size_t Bits>
 struct codebook_key_layout {
-    /// Words that the codes of a row are read in.
-    static constexpr std::size_t num_words = Bits == 2 ? 2 : 4;
-    static constexpr std::size_t vectors_per_word = 8 / num_words;
+    static constexpr std::size_t num_parts = Bits == 2 ? 1 : Bits == 5 ? 4 : 2;
+    static constexpr std::size_t vectors_per_word = 4 / num_parts;
+    /// Codes of 3 and 5 bits cross bytes: eight channels lie together as they are. Others are taken from whole words.
+    static constexpr bool crosses_bytes = Bits % 2 != 0;
 
     /// Which channel of the 64 stands in byte i of vector v.
     static constexpr std::size_t channel(std::size_t v, std::size_t i) noexcept {
-        return Bits == 3 ? 8 * v + i
-                         : v / vectors_per_word * (64 / num_words) + vectors_per_word * i +
-                               v % vectors_per_word;
+        constexpr std::size_t per_word = 64 / Bits;
+        return crosses_bytes
+                   ? 8 * v + i
+                   : v / vectors_per_word * per_word + vectors_per_word * i + v % vectors_per_word;
+    }
+    /// The first bit of channel 0 of vector v in its word, or of the first vector of the word.
+    static constexpr std::size_t first_bit(std::size_t v) noexcept {
+        return Bits == 3 ? (v < 2 || v >= 6 ? 16 : 0) : Bits == 5 ? (v % 2 == 0 ? 24 : 0) : 0;
     }
 
-    /// The first bit of each of those codes in their word.
     static constexpr sixty_four_bytes shifts_of(std::size_t v) noexcept {
+        constexpr std::size_t per_word = 8 * vectors_per_word;
         sixty_four_bytes all{};
         for (std::size_t i = 0; i < 64; ++i) {
-            const std::size_t first = Bits != 3 ? 0 : v < 2 || v >= 6 ? 16 : 0;
-            const std::size_t code = channel(v, i % 8) % (64 / num_words);
-            all[i] = static_cast<std::uint8_t>(first + Bits * code);
+            const std::size_t code = channel(v, i % 8) % per_word;
+            all[i] = static_cast<std::uint8_t>(first_bit(v) + Bits * code);
         }
         return all;
     }
@@ -61,7 +66,7 @@ struct codebook_key_layout {
                                                                            shifts_of(7)};
     /// Codes that begin with their byte stay where they are.
     static constexpr bool stays(std::size_t v) noexcept {
-        return Bits != 3 && v % vectors_per_word == 0;
+        return !crosses_bytes && v % vectors_per_word == 0;
     }
 };
 
@@ -72,36 +77,46 @@ every_fourth_row(const std::byte* const* rows, std::ptrdiff_t offset) noexcept {
     return four_rows(four, static_cast<std::size_t>(offset));
 }
 
-/// A register for each word: rows 0, 1, 4, 5, 8, 9, 12 and 13 of `rows`.
+/// The 16 bytes with the two words of a part, of the rows of every_fourth_row.
 /// @param offset  of the codes of 64 channels in each row
-template <std::size_t Bits>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
-codebook_words(const std::byte* const* rows, std::ptrdiff_t offset, __m512i* out) noexcept {
-    // 24 bytes of 3-bit codes: one load begins in front of them and one ends with them, because there may be nothing behind.
-    const __m512i a = every_fourth_row(rows, offset - (Bits == 3 ? 2 : 0));
-    const __m512i b = every_fourth_row(rows + 1, offset - (Bits == 3 ? 2 : 0));
-    out[0] = _mm512_maskz_unpacklo_epi64(0xFF, a, b);
-    out[1] = _mm512_maskz_unpackhi_epi64(0xFF, a, b);
-    if constexpr (Bits > 2) {
-        const std::ptrdiff_t second = offset + (Bits == 3 ? 8 : 16);
-        const __m512i c = every_fourth_row(rows, second);
-        const __m512i d = every_fourth_row(rows + 1, second);
-        out[3] = _mm512_maskz_unpackhi_epi64(0xFF, c, d);
-        if constexpr (Bits == 3) { // four bytes later, so that it begins with a code
-            out[2] = _mm512_maskz_unpacklo_epi64(
-                0xFF, _mm512_bsrli_epi128(c, 4), _mm512_bsrli_epi128(d, 4));
-        } else {
-            out[2] = _mm512_maskz_unpacklo_epi64(0xFF, c, d);
-        }
+template <std::size_t Bits, std::size_t Part>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
+codebook_part(const std::byte* const* rows, std::ptrdiff_t offset) noexcept {
+    // Nothing in front of a row may be read, and nothing behind it. 24 bytes of 3 bits are read from their norm on and up
+    // to their end. 40 bytes of 5 bits are read from three bytes in front of every ten; those at both ends are moved.
+    if constexpr (Bits == 3) {
+        return every_fourth_row(rows, offset + (Part == 0 ? -2 : 8));
+    } else if constexpr (Bits != 5) {
+        return every_fourth_row(rows, offset + 16 * std::ptrdiff_t{Part});
+    } else if constexpr (Part == 0) {
+        return _mm512_bslli_epi128(every_fourth_row(rows, offset), 3);
+    } else if constexpr (Part == 3) {
+        return _mm512_bsrli_epi128(every_fourth_row(rows, offset + 24), 3);
+    } else {
+        return every_fourth_row(rows, offset + 10 * std::ptrdiff_t{Part} - 3);
     }
 }
 
-/// Centroids plus 128 of the channels of vector V, a row in each 64 bits.
+/// A register for each of two words: rows 0, 1, 4, 5, 8, 9, 12 and 13 of `rows`.
+template <std::size_t Bits, std::size_t Part>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+codebook_words(const std::byte* const* rows, std::ptrdiff_t offset, __m512i (&out)[2]) noexcept {
+    const __m512i a = codebook_part<Bits, Part>(rows, offset);
+    const __m512i b = codebook_part<Bits, Part>(rows + 1, offset);
+    out[1] = _mm512_maskz_unpackhi_epi64(0xFF, a, b);
+    if constexpr (Bits == 3 && Part == 1) { // four bytes later, so that it begins with a code
+        out[0] =
+            _mm512_maskz_unpacklo_epi64(0xFF, _mm512_bsrli_epi128(a, 4), _mm512_bsrli_epi128(b, 4));
+    } else {
+        out[0] = _mm512_maskz_unpacklo_epi64(0xFF, a, b);
+    }
+}
+
+/// Centroids plus 128 of the channels of vector V, a row in each 64 bits of the word that holds it.
 template <std::size_t Bits, std::size_t V>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
-codebook_keys(const __m512i* words, __m512i table) noexcept {
+codebook_keys(__m512i word, __m512i table) noexcept {
     using layout = codebook_key_layout<Bits>;
-    const __m512i word = words[V / layout::vectors_per_word];
     if constexpr (layout::stays(V)) {
         return look_up_bytes(table, word);
     } else {
@@ -165,14 +180,36 @@ eight_times(const std::byte* from) noexcept {
 template <std::size_t Bits, std::size_t V, std::size_t... I>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
 add_codebook_products(sums_of_bytes* sums,
-                      const __m512i (&words)[2][codebook_key_layout<Bits>::num_words],
+                      __m512i first_half,
+                      __m512i second_half,
                       const std::byte* const* queries,
                       std::size_t at,
                       __m512i table,
                       std::index_sequence<I...>) noexcept {
-    const __m512i k[2] = {codebook_keys<Bits, V>(words[0], table),
-                          codebook_keys<Bits, V>(words[1], table)};
+    const __m512i k[2] = {codebook_keys<Bits, V>(first_half, table),
+                          codebook_keys<Bits, V>(second_half, table)};
     ((add_products_of_bytes(sums[I], k[I % 2], eight_times(queries[I / 2] + at + 8 * V))), ...);
+}
+
+/// The vectors V of the two words of a part, counted from its first one.
+template <std::size_t Bits, std::size_t Part, std::size_t... V, typename Indices>
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+add_codebook_part(sums_of_bytes* sums,
+                  const std::byte* const* rows,
+                  std::ptrdiff_t offset,
+                  const std::byte* const* queries,
+                  std::size_t at,
+                  __m512i table,
+                  std::index_sequence<V...>,
+                  Indices indices) noexcept {
+    constexpr std::size_t per_word = codebook_key_layout<Bits>::vectors_per_word;
+    __m512i first[2];
+    __m512i second[2];
+    codebook_words<Bits, Part>(rows, offset, first);
+    codebook_words<Bits, Part>(rows + 2, offset, second);
+    (add_codebook_products<Bits, 2 * per_word * Part + V>(
+         sums, first[V / per_word], second[V / per_word], queries, at, table, indices),
+     ...);
 }
 
 /// Sums of the two lanes of each row, rows in order.
@@ -186,7 +223,7 @@ add_lane_pairs(sums_of_bytes first, sums_of_bytes second) noexcept {
 }
 
 /// Sixteen rows with sizeof...(I) / 2 queries.
-template <std::size_t Bits, std::size_t... V, std::size_t... I>
+template <std::size_t Bits, std::size_t... Part, std::size_t... I>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
 codebook_dots_block(const std::byte* const* rows,
                     const std::byte* const* queries,
@@ -194,18 +231,17 @@ codebook_dots_block(const std::byte* const* rows,
                     std::size_t dim,
                     __m512 scales,
                     float* out,
-                    std::index_sequence<V...>,
+                    std::index_sequence<Part...>,
                     std::index_sequence<I...> indices) noexcept {
     constexpr std::size_t head = codebook_queries<Bits>::head;
+    constexpr auto in_part = std::make_index_sequence<8 / sizeof...(Part)>();
     const __m512i table = sixty_four(codebook_table<Bits>::without_sign);
     sums_of_bytes sums[sizeof...(I)];
     ((sums[I] = reinterpret_cast<sums_of_bytes>(eight_times(queries[I / 2] + 8))), ...);
     std::ptrdiff_t offset = 2;
     for (std::size_t at = head; at < head + dim; at += 64, offset += 8 * std::ptrdiff_t{Bits}) {
-        __m512i words[2][codebook_key_layout<Bits>::num_words];
-        codebook_words<Bits>(rows, offset, words[0]);
-        codebook_words<Bits>(rows + 2, offset, words[1]);
-        (add_codebook_products<Bits, V>(sums, words, queries, at, table, indices), ...);
+        (add_codebook_part<Bits, Part>(sums, rows, offset, queries, at, table, in_part, indices),
+         ...);
     }
     ((I % 2 == 0
           ? _mm512_storeu_ps(out + I / 2 * attend_tile,
@@ -241,7 +277,7 @@ KVCRUSH_TARGET_AVX512_VNNI inline void codebook_dots_tile(const tile_rows& rows,
                                   dim,
                                   _mm512_load_ps(scales + t),
                                   out + t,
-                                  std::make_index_sequence<8>(),
+                                  std::make_index_sequence<codebook_key_layout<Bits>::num_parts>(),
                                   std::make_index_sequence<2 * Queries>());
     }
 }

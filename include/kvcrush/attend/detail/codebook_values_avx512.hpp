@@ -48,40 +48,47 @@ struct codebook_value_layout {
     alignas(64) static constexpr sixty_four_bytes bytes = by_byte();
 };
 
-/// Codes of 3 bits cross bytes: two bytes of each of four rows make 64 bits, those with the codes of two channels.
-/// Vectors 0 and 1 come from 16 bytes that begin in front of the codes, 2 and 3 from 16 that end with them.
-[[nodiscard]] constexpr sixty_four_bytes pairs_of_three_bits(std::size_t v) noexcept {
-    const std::size_t skip = (v < 2 ? 2 : 4) + v % 2 * 6;
-    sixty_four_bytes all{};
-    for (std::size_t i = 0; i < 64; ++i) {
-        const std::size_t at = skip + i / 8 * 6 / 8 + i % 2;
-        all[i] = static_cast<std::uint8_t>(i % 8 / 2 * 16 + (at < 16 ? at : 15));
+/// Codes of 3 and 5 bits cross bytes: two bytes of each of four rows make 64 bits, those with the codes of two channels.
+template <std::size_t Bits>
+struct crossing_value_layout {
+    /// Where the 16 bytes begin that hold the codes of vector v, counted from the first code. None behind a row are read.
+    static constexpr std::ptrdiff_t offset(std::size_t v) noexcept {
+        return Bits == 3 ? (v < 2 ? -2 : 8) : v < 3 ? 10 * static_cast<std::ptrdiff_t>(v) : 24;
     }
-    return all;
-}
-/// The first bit of a channel's code in those 64: byte r of each 32 bits is for row r.
-[[nodiscard]] constexpr sixty_four_bytes shifts_of_three_bits() noexcept {
-    sixty_four_bytes all{};
-    for (std::size_t i = 0; i < 64; ++i) {
-        all[i] = static_cast<std::uint8_t>(i % 4 * 16 + i / 8 * 6 % 8 + i % 8 / 4 * 3);
+    static constexpr sixty_four_bytes pairs_of(std::size_t v) noexcept {
+        const auto skip =
+            static_cast<std::size_t>(static_cast<std::ptrdiff_t>(2 * Bits * v) - offset(v));
+        sixty_four_bytes all{};
+        for (std::size_t i = 0; i < 64; ++i) {
+            const std::size_t at = skip + i / 8 * 2 * Bits / 8 + i % 2;
+            all[i] = static_cast<std::uint8_t>(i % 8 / 2 * 16 + (at < 16 ? at : 15));
+        }
+        return all;
     }
-    return all;
-}
-
-template <>
-struct codebook_value_layout<3> {
-    alignas(64) static constexpr std::array<sixty_four_bytes, 4> pairs = {pairs_of_three_bits(0),
-                                                                          pairs_of_three_bits(1),
-                                                                          pairs_of_three_bits(2),
-                                                                          pairs_of_three_bits(3)};
-    alignas(64) static constexpr sixty_four_bytes shifts = shifts_of_three_bits();
+    /// The first bit of a channel's code in those 64: byte r of each 32 bits is for row r.
+    static constexpr sixty_four_bytes all_shifts() noexcept {
+        sixty_four_bytes all{};
+        for (std::size_t i = 0; i < 64; ++i) {
+            all[i] =
+                static_cast<std::uint8_t>(i % 4 * 16 + i / 8 * 2 * Bits % 8 + i % 8 / 4 * Bits);
+        }
+        return all;
+    }
+    alignas(64) static constexpr std::array<sixty_four_bytes, 4> pairs = {
+        pairs_of(0), pairs_of(1), pairs_of(2), pairs_of(3)};
+    alignas(64) static constexpr sixty_four_bytes shifts = all_shifts();
 };
+template <>
+struct codebook_value_layout<3> : crossing_value_layout<3> {};
+template <>
+struct codebook_value_layout<5> : crossing_value_layout<5> {};
 
 /// Each code of vector V of four rows to its centroid.
-template <std::size_t V>
+/// @param bytes  16 of each row, from the offset of V on
+template <std::size_t Bits, std::size_t V>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
-three_bit_values(__m512i bytes, __m512i table) noexcept {
-    using layout = codebook_value_layout<3>;
+crossing_values(__m512i bytes, __m512i table) noexcept {
+    using layout = codebook_value_layout<Bits>;
     const __m512i pairs = _mm512_maskz_permutexvar_epi8(~0ULL, sixty_four(layout::pairs[V]), bytes);
     return look_up_bytes(
         table, _mm512_maskz_multishift_epi64_epi8(~0ULL, sixty_four(layout::shifts), pairs));
@@ -102,10 +109,15 @@ template <std::size_t Bits>
     if constexpr (Bits == 3) {
         const __m512i front = four_rows(rows, offset - 2);
         const __m512i back = four_rows(rows, offset + 8);
-        out[0] = three_bit_values<0>(front, table);
-        out[1] = three_bit_values<1>(front, table);
-        out[2] = three_bit_values<2>(back, table);
-        out[3] = three_bit_values<3>(back, table);
+        out[0] = crossing_values<3, 0>(front, table);
+        out[1] = crossing_values<3, 1>(front, table);
+        out[2] = crossing_values<3, 2>(back, table);
+        out[3] = crossing_values<3, 3>(back, table);
+    } else if constexpr (Bits == 5) {
+        out[0] = crossing_values<5, 0>(four_rows(rows, offset), table);
+        out[1] = crossing_values<5, 1>(four_rows(rows, offset + 10), table);
+        out[2] = crossing_values<5, 2>(four_rows(rows, offset + 20), table);
+        out[3] = crossing_values<5, 3>(four_rows(rows, offset + 24), table);
     } else {
         const __m512i order = sixty_four(codebook_value_layout<Bits>::bytes);
         const __m512i a = _mm512_maskz_permutexvar_epi8(~0ULL, order, four_rows(rows, offset));
@@ -142,7 +154,7 @@ interleave_pairs(sums_of_bytes& a, sums_of_bytes& b) noexcept {
 template <std::size_t Bits>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
 put_in_order(sums_of_bytes* sums) noexcept {
-    if constexpr (Bits != 3) {
+    if constexpr (Bits % 2 == 0) {
         interleave(sums[0], sums[1]);
         interleave(sums[2], sums[3]);
     }

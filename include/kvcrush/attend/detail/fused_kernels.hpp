@@ -129,12 +129,8 @@ void take_fused_kernels(row_kernels& table) noexcept {
 #if KVCRUSH_X86_DISPATCH
     using stored = stored_codec_of<C>;
     if constexpr (std::is_same_v<stored, codebook_row_codec>) {
-        switch (stored_codec(*static_cast<const C*>(table.codec)).bits) {
-        case 2: return take_codebook_kernels<2>(table);
-        case 3: return take_codebook_kernels<3>(table);
-        case 4: return take_codebook_kernels<4>(table);
-        default: return;
-        }
+        with_codebook_bits(stored_codec(*static_cast<const C*>(table.codec)).bits,
+                           [&](auto bits) { take_codebook_kernels<bits>(table); });
     } else if (table.rung == simd::isa::avx512) {
         using loader = decltype(row_loader_avx512<stored>());
         if constexpr (!std::is_same_v<loader, no_row_loader>) {

@@ -151,12 +151,8 @@ void take_integer_kernels(row_kernels& table) noexcept {
     using stored = stored_codec_of<C>;
     using codes = decltype(integer_codes<stored>());
     if constexpr (std::is_same_v<stored, codebook_row_codec>) {
-        switch (stored_codec(*static_cast<const C*>(table.codec)).bits) {
-        case 2: return take_integers<C, codebook_in_integers<2>>(table);
-        case 3: return take_integers<C, codebook_in_integers<3>>(table);
-        case 4: return take_integers<C, codebook_in_integers<4>>(table);
-        default: return;
-        }
+        with_codebook_bits(stored_codec(*static_cast<const C*>(table.codec)).bits,
+                           [&](auto bits) { take_integers<C, codebook_in_integers<bits>>(table); });
     } else if constexpr (!std::is_same_v<codes, no_row_loader>) {
         using loader = decltype(row_loader_avx512<stored>());
         take_integers<C, codes_in_integers<codes, loader>>(table);

@@ -251,19 +251,12 @@ struct codebook_rows_avx512 {
         first_halves_avx512(rows, 1.0F / std::sqrt(static_cast<float>(dim)), out);
     }
 
-    /// Two words that hold the codes of 16 channels, without a byte behind them.
     [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static __m512
     look_up(const std::byte* codes) noexcept {
-        __m512i words = _mm512_set1_epi32(simd::detail::word_at(codes));
-        if constexpr (second_word != 0) {
-            words = _mm512_mask_broadcastd_epi32(
-                words, 0xFF00, _mm_cvtsi32_si128(simd::detail::word_at(codes + second_word)));
-        }
-        // vpermps reads the low 4 bits of an index, and the table repeats.
-        const __m512i shifts = _mm512_loadu_si512(simd::detail::code_shifts<Bits>.data());
-        return _mm512_maskz_permutexvar_ps(0xFFFF,
-                                           _mm512_maskz_srlv_epi32(0xFFFF, words, shifts),
-                                           _mm512_loadu_ps(gaussian_codebook<Bits>.values.data()));
+        namespace simd = simd::detail;
+        return simd::look_up_avx512<Bits>(
+            simd::load_table_avx512<Bits>(gaussian_codebook<Bits>.values.data(), 1.0F),
+            simd::load_codes_avx512<Bits>(codes));
     }
     [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static channels_avx512
     load(const std::byte* row, std::size_t c) noexcept {
@@ -273,15 +266,10 @@ struct codebook_rows_avx512 {
     /// Channels behind the rest are those of code 0: callers mask them.
     [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 static channels_avx512
     load_first(const std::byte* row, std::size_t c, std::size_t rest) noexcept {
-        alignas(16) std::byte codes[16];
-        const std::size_t bytes = (Bits * rest + 7) / 8;
-        _mm_store_si128(reinterpret_cast<__m128i*>(codes),
-                        _mm_maskz_loadu_epi8(rest_lanes_avx512(bytes, 0), row + offset(c)));
+        std::byte codes[4 * Bits] = {};
+        std::memcpy(codes, row + offset(c), (Bits * rest + 7) / 8);
         return {look_up(codes), look_up(codes + 2 * Bits)};
     }
-
-private:
-    static constexpr std::size_t second_word = simd::detail::second_word<Bits>;
 };
 
 } // namespace detail
