@@ -165,13 +165,16 @@ constexpr std::array presets{
         "v2=turbo_quant(bits=3,seed={0}),share=0.46,keep=1)"},
     byte_preset{
         "eight_times",
-        "an eighth of the bytes: half of the tokens, keys in 4 bits less their mean, values in 3",
-        "glob+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant(bits=3,seed="
-        "{0}),keep=0.52)"},
+        "an eighth of the bytes: three fifths of the tokens, keys of a quarter of them in 5 "
+        "bits and values in 4, the others in 3 and 2",
+        "glob+tiered(k=mean_centred(turbo_quant(bits=5,seed={0})),"
+        "v=turbo_quant(bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,seed={0})),"
+        "v2=turbo_quant(bits=2,seed={0}),share=0.25,keep=0.6)"},
     byte_preset{"sixteen_times",
-                "a sixteenth of the bytes: a quarter of the tokens, stored as in eight_times",
-                "glob+codec(k=mean_centred(turbo_quant(bits=4,seed={0})),v=turbo_quant(bits=3,seed="
-                "{0}),keep=0.255)"}};
+                "a sixteenth of the bytes: three tenths of the tokens, stored as in eight_times",
+                "glob+tiered(k=mean_centred(turbo_quant(bits=5,seed={0})),"
+                "v=turbo_quant(bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,seed={0})),"
+                "v2=turbo_quant(bits=2,seed={0}),share=0.25,keep=0.292)"}};
 
 /// The library's own policy, and how its rows are stored where its budget is one of bytes.
 struct auto_parameters {
