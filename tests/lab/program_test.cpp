@@ -337,7 +337,7 @@ TEST(ModelProgram, EvaluatesTasksAndMapsWhatTheFirstTextKeeps) {
                 } else {
                     const auto tokens = kept.get<std::vector<std::size_t>>();
                     EXPECT_TRUE(std::is_sorted(tokens.begin(), tokens.end()));
-                    ASSERT_EQ(tokens.size(), map["policy"] == "snapkv" ? 80U : 83U);
+                    ASSERT_EQ(tokens.size(), map["policy"] == "snapkv" ? 80U : 96U);
                     EXPECT_EQ(tokens[3], 3U) << "sinks stay";
                     EXPECT_EQ(tokens.back(), 159U);
                 }
