@@ -346,7 +346,7 @@ TEST(ModelProgram, EvaluatesTasksAndMapsWhatTheFirstTextKeeps) {
     }
     EXPECT_EQ(maps[0]["policy"], "full");
     EXPECT_EQ(maps[1]["keep_ratio"], 0.5);
-    EXPECT_EQ(maps[2]["keep_ratio"], 0.52);
+    EXPECT_EQ(maps[2]["keep_ratio"], 0.6);
     for (const nlohmann::json& piece : maps[0]["pieces"]) {
         text += piece.get<std::string>();
     }
