@@ -74,7 +74,7 @@ struct turbo_quant_codec {
         return stored().group_bytes(dim);
     }
 
-    /// @return false, with nothing written, if a value is NaN or infinite, or the norm too large for f16 (65520)
+    /// @return false, with nothing written, if a value is NaN or infinite, or the norm that is stored too large for f16
     [[nodiscard]] bool encode(std::span<const float> rows,
                               std::size_t dim,
                               std::span<std::byte> bytes,
