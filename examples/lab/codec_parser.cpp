@@ -150,31 +150,45 @@ struct tier_parameters {
     }
 };
 
+/// How presets store rows: keys and values of important tokens in 5 and 4 bits, the others' keys in 3.
+struct two_tiers {
+    unsigned other_value_bits;
+    std::string_view shares;
+
+    [[nodiscard]] std::string text(std::uint64_t seed) const {
+        return fmt::format("+tiered(k=mean_centred(turbo_quant(bits=5,seed={0})),"
+                           "v=turbo_quant(bits=4,seed={0}),"
+                           "k2=mean_centred(turbo_quant(bits=3,seed={0})),"
+                           "v2=turbo_quant(bits={1},seed={0}),{2})",
+                           seed,
+                           other_value_bits,
+                           shares);
+    }
+};
+
 /// Presets are policies of their own text, so that what they stand for can be read and varied.
 struct byte_preset {
     std::string_view name;
     std::string_view about;
-    std::string_view text; ///< {} stands for the seed
+    std::string_view policy; ///< which tokens
+    two_tiers rows;
 };
 constexpr std::array presets{
     byte_preset{
         "four_times",
         "a quarter of the bytes: all tokens, keys of half of them in 5 bits, the others in 3",
-        "ada_kv(horizons(snapkv))+tiered(k=mean_centred(turbo_quant(bits=5,seed={0})),"
-        "v=turbo_quant(bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,seed={0})),"
-        "v2=turbo_quant(bits=3,seed={0}),share=0.46,keep=1)"},
+        "ada_kv(horizons(snapkv))",
+        {3, "share=0.46,keep=1"}},
     byte_preset{
         "eight_times",
         "an eighth of the bytes: three fifths of the tokens, keys of a quarter of them in 5 "
         "bits and values in 4, the others in 3 and 2",
-        "glob+tiered(k=mean_centred(turbo_quant(bits=5,seed={0})),"
-        "v=turbo_quant(bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,seed={0})),"
-        "v2=turbo_quant(bits=2,seed={0}),share=0.25,keep=0.6)"},
+        "glob",
+        {2, "share=0.25,keep=0.6"}},
     byte_preset{"sixteen_times",
                 "a sixteenth of the bytes: three tenths of the tokens, stored as in eight_times",
-                "glob+tiered(k=mean_centred(turbo_quant(bits=5,seed={0})),"
-                "v=turbo_quant(bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,seed={0})),"
-                "v2=turbo_quant(bits=2,seed={0}),share=0.25,keep=0.292)"}};
+                "glob",
+                {2, "share=0.25,keep=0.292"}}};
 
 /// The library's own policy, and how its rows are stored where its budget is one of bytes.
 struct auto_parameters {
@@ -193,11 +207,7 @@ struct auto_parameters {
     [[nodiscard]] std::string text() const {
         std::string result = "ada_kv(horizons(snapkv))";
         if (bytes) {
-            result +=
-                fmt::format("+tiered(k=mean_centred(turbo_quant(bits=5,seed={0})),"
-                            "v=turbo_quant(bits=4,seed={0}),k2=mean_centred(turbo_quant(bits=3,"
-                            "seed={0})),v2=turbo_quant(bits=3,seed={0}),share=0.5,bytes=1)",
-                            seed);
+            result += two_tiers{3, "share=0.5,bytes=1"}.text(seed);
         }
         return result;
     }
@@ -323,7 +333,7 @@ std::string expand_preset(std::string_view policy) {
     }
     seed_parameter values;
     set_arguments(parsed, values);
-    return fmt::format(fmt::runtime(preset->text), values.seed);
+    return std::string(preset->policy) + preset->rows.text(values.seed);
 }
 
 std::vector<std::string_view> preset_names() {
