@@ -42,7 +42,7 @@ public:
         return {scores_.span(), num_heads, tokens_};
     }
     const selection& select() {
-        settings.select(scores(), scores(), area_, counts_, kept_, scratch(room_.span()));
+        settings.select({scores(), scores(), area_, counts_, scratch(room_.span())}, kept_);
         return kept_;
     }
     /// Tokens that are left for competing pages.

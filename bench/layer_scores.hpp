@@ -77,12 +77,9 @@ public:
     }
 
     const selection& select(const layer_scores& scores, std::size_t layer) {
-        selector_.select(scores.decisive(layer),
-                         scores.observed(layer),
-                         area_,
-                         counts_,
-                         kept_,
-                         scratch(room_.span()));
+        selector_.select(
+            {scores.decisive(layer), scores.observed(layer), area_, counts_, scratch(room_.span())},
+            kept_);
         return kept_;
     }
 

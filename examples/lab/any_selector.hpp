@@ -10,7 +10,6 @@
 
 #include <cstddef>
 #include <memory>
-#include <span>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
@@ -28,8 +27,8 @@ public:
     any_selector() : any_selector(kvcrush::top_k_selector{}) {}
 
     template <typename Selector>
-        requires(!std::is_same_v<Selector, any_selector>) && kvcrush::Policy<Selector>
-    explicit any_selector(Selector selector)
+        requires(!std::is_same_v<Selector, any_selector>)
+    &&kvcrush::Policy<Selector> explicit any_selector(Selector selector)
         : held_(std::make_shared<model<Selector>>(std::move(selector))) {}
 
     void validate() const { held_->validate(); }
@@ -39,15 +38,11 @@ public:
     }
 
     template <kvcrush::Element T>
-    void select(kvcrush::const_head_scores scores,
-                kvcrush::const_head_scores observed,
-                const kvcrush::areas& area,
-                std::span<const std::size_t> counts,
+    void select(const kvcrush::selection_request& request,
                 kvcrush::selection& out,
-                kvcrush::scratch memory,
                 const layer_view<T>& kv,
                 const kvcrush::query_view& queries) const noexcept {
-        held_->select({scores, observed, area, counts, out, memory}, kv, queries);
+        held_->select(request, out, kv, queries);
     }
 
     /// The same, drawing otherwise: one seed for all layers would treat them alike.
@@ -65,25 +60,18 @@ public:
     }
 
 private:
-    struct request {
-        kvcrush::const_head_scores scores;
-        kvcrush::const_head_scores observed;
-        const kvcrush::areas& area;
-        std::span<const std::size_t> counts;
-        kvcrush::selection& out;
-        kvcrush::scratch memory;
-    };
-
     struct base {
         virtual ~base() = default;
         virtual void validate() const = 0;
         virtual void validate_for(const kvcrush::problem_size& size) const = 0;
         [[nodiscard]] virtual std::size_t
         scratch_bytes(const kvcrush::problem_size& size) const noexcept = 0;
-        virtual void select(const request& what,
+        virtual void select(const kvcrush::selection_request& request,
+                            kvcrush::selection& out,
                             const layer_view<float>& kv,
                             const kvcrush::query_view& queries) const noexcept = 0;
-        virtual void select(const request& what,
+        virtual void select(const kvcrush::selection_request& request,
+                            kvcrush::selection& out,
                             const layer_view<kvcrush::f16>& kv,
                             const kvcrush::query_view& queries) const noexcept = 0;
         [[nodiscard]] virtual std::shared_ptr<const base> for_layer(std::size_t layer) const = 0;
@@ -103,15 +91,17 @@ private:
         scratch_bytes(const kvcrush::problem_size& size) const noexcept override {
             return selector.scratch_bytes(size);
         }
-        void select(const request& what,
+        void select(const kvcrush::selection_request& request,
+                    kvcrush::selection& out,
                     const layer_view<float>& kv,
                     const kvcrush::query_view& queries) const noexcept override {
-            run(what, kv, queries);
+            selector.select(request, out, kv, queries);
         }
-        void select(const request& what,
+        void select(const kvcrush::selection_request& request,
+                    kvcrush::selection& out,
                     const layer_view<kvcrush::f16>& kv,
                     const kvcrush::query_view& queries) const noexcept override {
-            run(what, kv, queries);
+            selector.select(request, out, kv, queries);
         }
         [[nodiscard]] std::shared_ptr<const base> for_layer(std::size_t layer) const override {
             Selector copy = selector;
@@ -122,20 +112,6 @@ private:
         }
 
         Selector selector;
-
-    private:
-        template <typename Kv>
-        void
-        run(const request& what, const Kv& kv, const kvcrush::query_view& queries) const noexcept {
-            selector.select(what.scores,
-                            what.observed,
-                            what.area,
-                            what.counts,
-                            what.out,
-                            what.memory,
-                            kv,
-                            queries);
-        }
     };
 
     std::shared_ptr<const base> held_;

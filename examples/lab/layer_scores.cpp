@@ -29,14 +29,11 @@ struct keep_scores {
     std::vector<float>* scores = nullptr;
 
     template <typename... Inputs>
-    void select(kvcrush::const_head_scores decisive,
-                kvcrush::const_head_scores,
-                const kvcrush::areas&,
-                std::span<const std::size_t>,
+    void select(const kvcrush::selection_request& request,
                 kvcrush::selection&,
-                kvcrush::scratch,
                 const Inputs&...) const noexcept {
-        std::copy(decisive.values().begin(), decisive.values().end(), scores->begin());
+        const std::span<const float> decisive = request.scores.values();
+        std::copy(decisive.begin(), decisive.end(), scores->begin());
     }
 };
 

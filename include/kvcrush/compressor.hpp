@@ -273,13 +273,7 @@ private:
         }
         const const_head_scores decisive = reduce(scorer_, observed, scores, memory);
         allocate_tokens(allocator_, decisive, areas_, tokens_, counts_, memory);
-        selector_.select(decisive,
-                         observed,
-                         areas_,
-                         std::span<const std::size_t>(counts_),
-                         selection_,
-                         memory,
-                         inputs...);
+        selector_.select({decisive, observed, areas_, counts_, memory}, selection_, inputs...);
     }
 
     /// Contiguous ranges of kv heads, one task each.

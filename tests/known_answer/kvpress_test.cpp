@@ -259,7 +259,7 @@ template <typename SelectorT, typename... Inputs>
     selection out;
     out.reserve(scores.num_heads(), scores.values().size());
     selector.select(
-        given, given, areas(nothing, scores.seq_len()), counts, out, memory.get(), inputs...);
+        {given, given, areas(nothing, scores.seq_len()), counts, memory.get()}, out, inputs...);
     return out;
 }
 

@@ -54,13 +54,10 @@ struct chunk_kv_selector {
 
     /// @see Selector
     template <typename... Inputs>
-    void select(const_head_scores scores,
-                const_head_scores,
-                const areas& area,
-                std::span<const std::size_t> counts,
-                selection& out,
-                scratch memory,
-                const Inputs&...) const noexcept {
+    void select(const selection_request& request, selection& out, const Inputs&...) const noexcept {
+        const const_head_scores scores = request.scores;
+        const areas& area = request.area;
+        scratch memory = request.memory;
         out.clear();
         std::span<float> sums;
         if (sets == chunk_sets::per_layer) {
@@ -73,7 +70,7 @@ struct chunk_kv_selector {
                                                               : area.middle(scores.row(head)),
                                 chunk_size,
                                 own);
-            const std::size_t budget = detail::middle_budget(area, counts[head]);
+            const std::size_t budget = detail::middle_budget(area, request.counts[head]);
             chunks.choose_best(budget / chunk_size);
             chunks.fill(budget);
             out.extend_range(0, area.middle_begin);

@@ -123,13 +123,12 @@ struct critical_kv_selector {
 
     /// @see Selector
     template <typename... Inputs>
-    void select(const_head_scores scores,
-                const_head_scores,
-                const areas& area,
-                std::span<const std::size_t> counts,
+    void select(const selection_request& request,
                 selection& out,
-                scratch memory,
                 const Inputs&... inputs) const noexcept {
+        const const_head_scores scores = request.scores;
+        const areas& area = request.area;
+        scratch memory = request.memory;
         const std::size_t middle = area.num_middle();
         const std::span<float> weighed = memory.take<float>(middle);
         const std::span<token_index> tokens = memory.take<token_index>(middle);
@@ -138,7 +137,7 @@ struct critical_kv_selector {
         out.clear();
         for (std::size_t head = 0; head < scores.num_heads(); ++head) {
             const std::span<const float> row = area.middle(scores.row(head));
-            const std::size_t budget = detail::middle_budget(area, counts[head]);
+            const std::size_t budget = detail::middle_budget(area, request.counts[head]);
             const auto forced = static_cast<std::size_t>(first_stage * static_cast<double>(budget));
             simd::mark_inside(row, simd::find_rank_cut(row, forced), kept);
             if (forced < budget) {

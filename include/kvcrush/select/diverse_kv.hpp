@@ -95,17 +95,13 @@ struct diverse_kv_selector {
 
     /// @see Selector
     template <typename... Inputs>
-    void select(const_head_scores scores,
-                const_head_scores,
-                const areas& area,
-                std::span<const std::size_t> counts,
+    void select(const selection_request& request,
                 selection& out,
-                scratch memory,
                 const Inputs&... inputs) const noexcept {
         static_assert(detail::HasCache<Inputs...>,
                       "kvcrush: diverse_kv reads keys: call select(kv) or select(kv, queries)");
         if constexpr (detail::HasCache<Inputs...>) {
-            select_from(scores, area, counts, out, memory, detail::cache_of(inputs...));
+            select_from(request, out, detail::cache_of(inputs...));
         }
     }
 
@@ -118,12 +114,11 @@ private:
     }
 
     template <typename Kv>
-    void select_from(const_head_scores scores,
-                     const areas& area,
-                     std::span<const std::size_t> counts,
-                     selection& out,
-                     scratch memory,
-                     const Kv& kv) const noexcept {
+    void
+    select_from(const selection_request& request, selection& out, const Kv& kv) const noexcept {
+        const const_head_scores scores = request.scores;
+        const areas& area = request.area;
+        scratch memory = request.memory;
         const bool shared = sets == chunk_sets::per_layer;
         const std::size_t heads = scores.num_heads();
         const std::size_t groups = token_chunks::count(area.num_middle(), group_size);
@@ -142,7 +137,7 @@ private:
                                        : area.middle(scores.row(head)),
                                 group_size,
                                 own);
-            const std::size_t budget = detail::middle_budget(area, counts[head]);
+            const std::size_t budget = detail::middle_budget(area, request.counts[head]);
             const std::size_t diverse = num_diverse(budget);
             chosen.choose_best(budget / group_size - diverse);
             if (diverse > 0 && budget < area.num_middle()) {

@@ -103,17 +103,13 @@ struct horizons_selector {
 
     /// @see Selector
     template <typename... Inputs>
-    void select(const_head_scores scores,
-                const_head_scores,
-                const areas& area,
-                std::span<const std::size_t> counts,
+    void select(const selection_request& request,
                 selection& out,
-                scratch memory,
                 const Inputs&... inputs) const noexcept {
         static_assert(detail::HasCache<Inputs...> && sizeof...(Inputs) == 2,
                       "kvcrush: horizons reads keys and queries: call select(kv, queries)");
         if constexpr (detail::HasCache<Inputs...> && sizeof...(Inputs) == 2) {
-            select_from(scores.num_heads(), area, counts, out, memory, inputs...);
+            select_from(request, out, inputs...);
         }
     }
 
@@ -125,17 +121,17 @@ private:
     [[nodiscard]] static constexpr glob_scorer far_judge() noexcept { return {.last = 256}; }
 
     template <KvSource Kv>
-    void select_from(std::size_t num_heads,
-                     const areas& area,
-                     std::span<const std::size_t> counts,
+    void select_from(const selection_request& request,
                      selection& out,
-                     scratch memory,
                      const Kv& kv,
                      const query_view& queries) const noexcept {
         out.clear();
+        const std::size_t num_heads = request.scores.num_heads();
         if (num_heads == 0) {
             return;
         }
+        const areas& area = request.area;
+        scratch memory = request.memory;
         const problem_size size{kv.shape(), queries.num_q_heads()};
         const std::size_t middle = area.num_middle();
         const std::span<std::uint32_t> near_ranks = memory.take<std::uint32_t>(middle);
@@ -153,7 +149,7 @@ private:
                                                  place_of(far_ranks[t], 1.0 - near - unlike)});
                 places[t] = static_cast<float>(-place);
             }
-            const std::size_t count = detail::middle_budget(area, counts[head]);
+            const std::size_t count = detail::middle_budget(area, request.counts[head]);
             out.extend_range(0, area.middle_begin);
             simd::top_k(
                 places, count, out.extend(count), static_cast<token_index>(area.middle_begin));

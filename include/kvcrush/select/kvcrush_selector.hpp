@@ -46,7 +46,8 @@ concept ObservedSignature = Policy<S> && requires(const S& signature,
                                                   std::span<std::uint64_t> codes,
                                                   scratch memory) {
     { signature.num_bits(observed.num_heads()) } -> std::same_as<std::size_t>;
-    { signature.build(observed, area, codes, memory) } noexcept;
+    { signature.build(observed, area, codes, memory) }
+    noexcept;
 };
 
 /// A portrait made from keys, one per kv head; it brings an anchor of its own.
@@ -157,7 +158,7 @@ struct kvcrush_selector {
         if constexpr (ScorePicker<Picker>) {
             return sets + second_opinion_scratch_bytes(picker.second, size);
         } else {
-            const group_keys possible = keys_of(size, largest_head_count(size));
+            const group_keys possible = keys_of(size);
             std::size_t bytes =
                 sets + scratch::bytes<std::uint16_t>(tokens) +
                 scratch::bytes<std::uint64_t>(words_of(possible) * (tokens + anchor.count)) +
@@ -175,45 +176,30 @@ struct kvcrush_selector {
 
     /// @see Selector
     template <typename... Inputs>
-    void select(const_head_scores scores,
-                const_head_scores observed,
-                const areas& area,
-                std::span<const std::size_t> counts,
+    void select(const selection_request& request,
                 selection& out,
-                scratch memory,
                 const Inputs&... inputs) const noexcept {
-        if (scores.num_heads() == 0) {
-            out.clear();
+        out.clear();
+        if (request.scores.num_heads() == 0) {
             return;
         }
+        selection_request own = request; // with the memory that is left
         if constexpr (ScorePicker<Picker>) {
             const second_opinion opinion(
-                picker.second, size_of(scores, observed, inputs...), memory, inputs...);
-            select_each(scores,
-                        area,
-                        counts,
-                        out,
-                        memory,
-                        [&](std::size_t head,
-                            std::span<const std::uint64_t> important,
-                            std::size_t picks,
-                            std::span<std::uint64_t> chosen,
-                            scratch rest) {
-                            opinion.mark_best(head, area, important, picks, chosen, rest);
-                        });
-        } else if constexpr (looks_again) {
-            static_assert(
-                !Bits::needs_attention || AttentionScorer<Bits, Inputs...>,
-                "kvcrush: the scorer of the bits looks at attention: call select(kv, queries) or "
-                "select(attention)");
-            const problem_size size = size_of(scores, observed, inputs...);
-            const std::size_t heads = num_observed_heads(bits, size);
-            const head_scores again(
-                memory.take<float>(heads * scores.seq_len()), heads, scores.seq_len());
-            observe(bits, again, memory, inputs...);
-            select_by_portrait(scores, again, area, counts, out, memory, inputs...);
+                picker.second, size_of(request, inputs...), own.memory, inputs...);
+            select_each(own, out, [&](const vacancies& of) {
+                opinion.mark_best(of.head, own.area, of.important, of.picks, of.kept, of.memory);
+            });
         } else {
-            select_by_portrait(scores, observed, area, counts, out, memory, inputs...);
+            if constexpr (looks_again) {
+                own.observed = look_again(request, own.memory, inputs...);
+            }
+            const group_keys possible = keys_of(own, inputs...);
+            if (possible.fit_bytes()) {
+                select_by_key<std::uint8_t>(possible, own, out, inputs...);
+            } else { // distances take two bytes only where one does not do
+                select_by_key<std::uint16_t>(possible, own, out, inputs...);
+            }
         }
     }
 
@@ -223,29 +209,47 @@ private:
     static constexpr bool reads_keys = KeySignature<Signature>;
     static_assert(!reads_keys || !looks_again, "kvcrush: key_sign makes its bits from keys alone");
 
+    /// Where a kv head wants representatives.
+    struct vacancies {
+        std::size_t head = 0;
+        std::span<const std::uint64_t>
+            important; ///< bits of the middle tokens that are kept already
+        std::size_t picks = 0;
+        std::span<std::uint64_t> kept; ///< the bits of the chosen ones are to be set here
+        scratch memory;
+    };
+
     template <typename First, typename... Rest>
-    [[nodiscard]] static problem_size size_of(const_head_scores scores,
-                                              const_head_scores observed,
-                                              const First& first,
-                                              const Rest&... rest) noexcept {
+    [[nodiscard]] static problem_size
+    size_of(const selection_request& request, const First& first, const Rest&... rest) noexcept {
         if constexpr (!KvSource<First>) { // attention weights
-            return {{scores.num_heads(), scores.seq_len(), 0, 0}, first.num_q_heads()};
+            return {{request.scores.num_heads(), request.scores.seq_len(), 0, 0},
+                    first.num_q_heads()};
         } else if constexpr (sizeof...(Rest) > 0) {
             return {first.shape(), std::get<0>(std::tie(rest...)).num_q_heads()};
         } else {
-            return {first.shape(), observed.num_heads()};
+            return {first.shape(), request.observed.num_heads()};
         }
     }
 
     [[nodiscard]] static std::size_t largest_head_count(const problem_size& size) noexcept {
         return (std::max)(size.num_q_heads, size.kv.num_kv_heads);
     }
-    [[nodiscard]] group_keys keys_of(const problem_size& size,
-                                     std::size_t num_observed) const noexcept {
+    template <typename... Inputs>
+    [[nodiscard]] group_keys keys_of(const selection_request& request,
+                                     const Inputs&... inputs) const noexcept {
+        if constexpr (reads_keys) {
+            return {signature.num_bits(size_of(request, inputs...)), anchor.count};
+        } else {
+            return {signature.num_bits(request.observed.num_heads()), anchor.count};
+        }
+    }
+    /// The most that a cache of this size may lead to.
+    [[nodiscard]] group_keys keys_of(const problem_size& size) const noexcept {
         if constexpr (reads_keys) {
             return {signature.num_bits(size), anchor.count};
         } else {
-            return {signature.num_bits(num_observed), anchor.count};
+            return {signature.num_bits(largest_head_count(size)), anchor.count};
         }
     }
     [[nodiscard]] static std::size_t words_of(const group_keys& possible) noexcept {
@@ -259,92 +263,63 @@ private:
         }
     }
 
-    /// Distances take two bytes only where one does not do.
     template <typename... Inputs>
-    void select_by_portrait(const_head_scores scores,
-                            const_head_scores observed,
-                            const areas& area,
-                            std::span<const std::size_t> counts,
-                            selection& out,
-                            scratch memory,
-                            const Inputs&... inputs) const noexcept {
-        group_keys possible;
-        if constexpr (reads_keys) {
-            possible = keys_of(size_of(scores, observed, inputs...), 0);
-        } else {
-            possible = keys_of({}, observed.num_heads());
-        }
-        if (possible.fit_bytes()) {
-            select_by_key<std::uint8_t>(
-                possible, scores, observed, area, counts, out, memory, inputs...);
-        } else {
-            select_by_key<std::uint16_t>(
-                possible, scores, observed, area, counts, out, memory, inputs...);
-        }
+    [[nodiscard]] const_head_scores look_again(const selection_request& request,
+                                               scratch& memory,
+                                               const Inputs&... inputs) const noexcept {
+        static_assert(
+            !Bits::needs_attention || AttentionScorer<Bits, Inputs...>,
+            "kvcrush: the scorer of the bits looks at attention: call select(kv, queries) or "
+            "select(attention)");
+        const std::size_t tokens = request.scores.seq_len();
+        const std::size_t heads = num_observed_heads(bits, size_of(request, inputs...));
+        const head_scores observed(memory.take<float>(heads * tokens), heads, tokens);
+        observe(bits, observed, memory, inputs...);
+        return observed;
     }
 
     template <simd::Distance Key, typename... Inputs>
     void select_by_key(const group_keys& possible,
-                       const_head_scores scores,
-                       const_head_scores observed,
-                       const areas& area,
-                       std::span<const std::size_t> counts,
+                       selection_request own,
                        selection& out,
-                       scratch memory,
                        const Inputs&... inputs) const noexcept {
-        const std::span<Key> keys = memory.take<Key>(area.num_middle());
+        const std::span<Key> keys = own.memory.take<Key>(own.area.num_middle());
         if constexpr (!reads_keys) {
-            group_by_code(
-                possible,
-                [&](auto codes, auto, scratch rest) {
-                    signature.build(observed, area, codes, rest);
-                },
-                keys,
-                memory);
+            const auto build = [&](auto codes, auto, scratch rest) {
+                signature.build(own.observed, own.area, codes, rest);
+            };
+            group_by_code(possible, build, keys, own.memory);
         }
-        select_each(scores,
-                    area,
-                    counts,
-                    out,
-                    memory,
-                    [&](std::size_t head,
-                        std::span<const std::uint64_t> important,
-                        std::size_t picks,
-                        std::span<std::uint64_t> chosen,
-                        scratch rest) {
-                        if constexpr (reads_keys) {
-                            build_from_keys(possible, head, area, keys, rest, inputs...);
-                        }
-                        mark_representatives(picker,
-                                             std::span<const Key>(keys),
-                                             possible,
-                                             sort,
-                                             area.middle(scores.row(head)),
-                                             important,
-                                             picks,
-                                             chosen,
-                                             rest);
-                    });
+        select_each(own, out, [&](const vacancies& of) {
+            if constexpr (reads_keys) {
+                build_from_keys(possible, of, own.area, keys, inputs...);
+            }
+            mark_representatives(picker,
+                                 std::span<const Key>(keys),
+                                 possible,
+                                 sort,
+                                 own.area.middle(own.scores.row(of.head)),
+                                 of.important,
+                                 of.picks,
+                                 of.kept,
+                                 of.memory);
+        });
     }
 
     template <simd::Distance Key, typename Kv, typename... Rest>
     void build_from_keys(const group_keys& possible,
-                         std::size_t head,
+                         const vacancies& of,
                          const areas& area,
                          std::span<Key> keys,
-                         scratch memory,
                          const Kv& kv,
                          const Rest&...) const noexcept {
         static_assert(KvSource<Kv>,
                       "kvcrush: this signature reads keys: call select(kv) or select(kv, queries)");
         if constexpr (KvSource<Kv>) {
-            group_by_code(
-                possible,
-                [&](auto codes, auto own_anchor, scratch rest) {
-                    signature.build(kv, head, area, codes, own_anchor, rest);
-                },
-                keys,
-                memory);
+            const auto build = [&](auto codes, auto own_anchor, scratch rest) {
+                signature.build(kv, of.head, area, codes, own_anchor, rest);
+            };
+            group_by_code(possible, build, keys, of.memory);
         }
     }
 
@@ -385,24 +360,22 @@ private:
 
     /// Important tokens of each kv head, whatever `represent` chooses among the others, and the protected areas.
     template <typename Represent>
-    void select_each(const_head_scores scores,
-                     const areas& area,
-                     std::span<const std::size_t> counts,
+    void select_each(const selection_request& request,
                      selection& out,
-                     scratch memory,
                      const Represent& represent) const noexcept {
+        const areas& area = request.area;
+        scratch memory = request.memory;
         const std::size_t words = simd::bitmap_words(area.num_middle());
         const std::span<std::uint64_t> important = memory.take<std::uint64_t>(words);
         const std::span<std::uint64_t> kept = memory.take<std::uint64_t>(words);
-        out.clear();
-        for (std::size_t head = 0; head < scores.num_heads(); ++head) {
-            const std::span<const float> row = area.middle(scores.row(head));
-            const std::size_t budget = detail::middle_budget(area, counts[head]);
+        for (std::size_t head = 0; head < request.scores.num_heads(); ++head) {
+            const std::span<const float> row = area.middle(request.scores.row(head));
+            const std::size_t budget = detail::middle_budget(area, request.counts[head]);
             const std::size_t picks = representative_count(share, split, row, budget);
             simd::mark_inside(row, simd::find_rank_cut(row, budget - picks), important);
             std::copy(important.begin(), important.end(), kept.begin());
             if (picks > 0) {
-                represent(head, std::span<const std::uint64_t>(important), picks, kept, memory);
+                represent(vacancies{head, important, picks, kept, memory});
             }
             out.extend_range(0, area.middle_begin);
             const std::size_t written = simd::write_marked(

@@ -150,22 +150,16 @@ struct page_selector {
 
     /// @see Selector
     template <typename... Inputs>
-    void select(const_head_scores scores,
-                const_head_scores,
-                const areas& area,
-                std::span<const std::size_t> counts,
-                selection& out,
-                scratch memory,
-                const Inputs&...) const noexcept {
+    void select(const selection_request& request, selection& out, const Inputs&...) const noexcept {
         out.clear();
-        if (scores.num_heads() == 0) {
+        if (request.scores.num_heads() == 0) {
             return;
         }
-        const group_keys possible = keys_of(scores.num_heads());
+        const group_keys possible = keys_of(request.scores.num_heads());
         if (possible.fit_bytes()) {
-            select_by_key<std::uint8_t>(possible, scores, area, counts, out, memory);
+            select_by_key<std::uint8_t>(possible, request, out);
         } else {
-            select_by_key<std::uint16_t>(possible, scores, area, counts, out, memory);
+            select_by_key<std::uint16_t>(possible, request, out);
         }
     }
 
@@ -176,11 +170,11 @@ private:
 
     template <simd::Distance Key>
     void select_by_key(const group_keys& possible,
-                       const_head_scores scores,
-                       const areas& area,
-                       std::span<const std::size_t> counts,
-                       selection& out,
-                       scratch memory) const noexcept {
+                       const selection_request& request,
+                       selection& out) const noexcept {
+        const const_head_scores scores = request.scores;
+        const areas& area = request.area;
+        scratch memory = request.memory;
         const std::size_t pages = area.num_middle() / page_size;
         areas paged = area;
         paged.middle_end = area.middle_begin + pages * page_size;
@@ -199,7 +193,7 @@ private:
         }
         for (std::size_t head = 0; head < scores.num_heads(); ++head) {
             // Of what follows the last whole page, the newest tokens that there is room for.
-            const std::size_t budget = detail::middle_budget(area, counts[head]);
+            const std::size_t budget = detail::middle_budget(area, request.counts[head]);
             const std::size_t behind = area.middle_end - paged.middle_end;
             const std::size_t kept_behind = (std::min)(budget, behind);
             if (table == page_table::per_head || head == 0) {

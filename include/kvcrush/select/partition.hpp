@@ -98,17 +98,13 @@ struct partition_selector {
     [[nodiscard]] std::size_t scratch_bytes(const problem_size&) const noexcept { return 0; }
 
     template <typename... Inputs>
-    void select(const_head_scores scores,
-                const_head_scores,
-                const areas& area,
-                std::span<const std::size_t> counts,
-                selection& out,
-                scratch,
-                const Inputs&...) const noexcept {
+    void select(const selection_request& request, selection& out, const Inputs&...) const noexcept {
+        const const_head_scores scores = request.scores;
+        const areas& area = request.area;
         const std::size_t width = (std::max)((std::min)(lag, area.num_middle()), std::size_t{1});
         out.clear();
         for (std::size_t head = 0; head < scores.num_heads(); ++head) {
-            const std::size_t budget = detail::middle_budget(area, counts[head]);
+            const std::size_t budget = detail::middle_budget(area, request.counts[head]);
             const detail::partition_shares shares(area.num_middle(), width, budget);
             const std::span<const float> row = area.middle(scores.row(head));
             out.extend_range(0, area.middle_begin);

@@ -41,16 +41,11 @@ struct prefix_suffix_selector {
 
     /// @see Selector
     template <typename... Inputs>
-    void select(const_head_scores scores,
-                const_head_scores,
-                const areas& area,
-                std::span<const std::size_t> counts,
-                selection& out,
-                scratch,
-                const Inputs&...) const noexcept {
+    void select(const selection_request& request, selection& out, const Inputs&...) const noexcept {
+        const areas& area = request.area;
         out.clear();
-        for (std::size_t head = 0; head < scores.num_heads(); ++head) {
-            const std::size_t budget = detail::middle_budget(area, counts[head]);
+        for (std::size_t head = 0; head < request.scores.num_heads(); ++head) {
+            const std::size_t budget = detail::middle_budget(area, request.counts[head]);
             const std::size_t wanted =
                 num_prefix_tokens - (std::min)(num_prefix_tokens, area.middle_begin);
             const std::size_t more = (std::min)(wanted, budget);

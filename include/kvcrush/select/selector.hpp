@@ -6,6 +6,7 @@
 #include <kvcrush/core/budget.hpp>
 #include <kvcrush/core/head_scores.hpp>
 #include <kvcrush/core/scorer.hpp>
+#include <kvcrush/core/scratch.hpp>
 #include <kvcrush/core/selection.hpp>
 
 #include <algorithm>
@@ -16,25 +17,27 @@
 namespace kvcrush {
 inline namespace v0 {
 
-/// Turns scores into a selection.
-///
-///     scores    [num_kv_heads, seq_len], what decides
-///     observed  [num_heads, seq_len], what the scorer saw before it was folded into kv heads
-///     counts    [num_kv_heads] tokens to keep, sinks and recent included
-///     inputs    what the engine gave, for selectors that look again
+/// What a selector is asked.
+struct selection_request {
+    const_head_scores scores;   ///< [num_kv_heads, seq_len], what decides
+    const_head_scores observed; ///< [num_heads, seq_len], before it was folded into kv heads
+    areas area;                 ///< what always stays, and what competes
+    std::span<const std::size_t>
+        counts;     ///< [num_kv_heads] tokens to keep, sinks and recent included
+    scratch memory; ///< as much as scratch_bytes() of the selector says
+};
+
+/// Turns scores into a selection. `inputs` are what the engine gave, for selectors that look again.
 template <typename P, typename... Inputs>
 concept Selector = Policy<P> && requires(const P& policy,
-                                         const_head_scores scores,
-                                         const areas& area,
-                                         std::span<const std::size_t> counts,
+                                         const selection_request& request,
                                          selection& out,
-                                         scratch memory,
                                          const problem_size& size,
                                          const Inputs&... inputs) {
-    {
-        policy.select(scores, scores, area, counts, out, memory, inputs...)
-    } noexcept -> std::same_as<void>;
-    { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
+    { policy.select(request, out, inputs...) }
+    noexcept->std::same_as<void>;
+    { policy.scratch_bytes(size) }
+    noexcept->std::convertible_to<std::size_t>;
 };
 
 namespace detail {

@@ -24,16 +24,12 @@ struct top_k_selector {
     [[nodiscard]] std::size_t scratch_bytes(const problem_size&) const noexcept { return 0; }
 
     template <typename... Inputs>
-    void select(const_head_scores scores,
-                const_head_scores,
-                const areas& area,
-                std::span<const std::size_t> counts,
-                selection& out,
-                scratch,
-                const Inputs&...) const noexcept {
+    void select(const selection_request& request, selection& out, const Inputs&...) const noexcept {
+        const const_head_scores scores = request.scores;
+        const areas& area = request.area;
         out.clear();
         for (std::size_t head = 0; head < scores.num_heads(); ++head) {
-            const std::size_t middle = detail::middle_budget(area, counts[head]);
+            const std::size_t middle = detail::middle_budget(area, request.counts[head]);
             out.extend_range(0, area.middle_begin);
             simd::top_k(area.middle(scores.row(head)),
                         middle,

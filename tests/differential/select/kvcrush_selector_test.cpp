@@ -56,12 +56,12 @@ void compare_with_reference(const std::vector<float>& observed,
     selection out;
     out.reserve(num_kv_heads, num_kv_heads * s.tokens);
     test::owned_scratch memory(selector.scratch_bytes({{num_kv_heads, s.tokens, 1, 1}, s.heads}));
-    selector.select(const_head_scores(scores, num_kv_heads, s.tokens),
-                    const_head_scores(observed, s.heads, s.tokens),
-                    areas(sizes, s.tokens),
-                    counts,
-                    out,
-                    memory.get());
+    selector.select({const_head_scores(scores, num_kv_heads, s.tokens),
+                     const_head_scores(observed, s.heads, s.tokens),
+                     areas(sizes, s.tokens),
+                     counts,
+                     memory.get()},
+                    out);
 
     std::vector<std::vector<double>> heads;
     for (std::size_t h = 0; h < s.heads; ++h) {

@@ -45,7 +45,7 @@ void compare_with_reference(std::size_t heads,
     out.reserve(heads, heads * tokens);
     test::owned_scratch memory(selector.scratch_bytes({{heads, tokens, 1, 1}, heads}));
     const const_head_scores view(scores, heads, tokens);
-    selector.select(view, view, areas(sizes, tokens), counts, out, memory.get());
+    selector.select({view, view, areas(sizes, tokens), counts, memory.get()}, out);
 
     reference::score_rows rows;
     for (std::size_t h = 0; h < heads; ++h) {

@@ -60,7 +60,7 @@ std::vector<std::uint32_t> pages_of_the_whole(const page_selector<Picker>& setti
     out.reserve(heads, heads * length);
     test::owned_scratch memory(settings.scratch_bytes({{heads, length, 1, 1}, heads}));
     const const_head_scores view(scores, heads, length);
-    settings.select(view, view, area, counts, out, memory.get());
+    settings.select({view, view, area, counts, memory.get()}, out);
     std::vector<std::uint32_t> kept;
     for (const token_index token : out.kept(0)) {
         if (token % settings.page_size == 0 && token < pages * settings.page_size) {

@@ -57,7 +57,7 @@ tokens best(const std::vector<float>& metric, std::size_t count, const area_size
     out.reserve(1, metric.size());
     const const_head_scores scores(metric, 1, metric.size());
     const counts wanted{count};
-    top_k_selector{}.select(scores, scores, area, wanted, out, scratch{});
+    top_k_selector{}.select({scores, scores, area, wanted, {}}, out);
     return {out.kept(0).begin(), out.kept(0).end()};
 }
 

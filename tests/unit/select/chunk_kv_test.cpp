@@ -33,8 +33,8 @@ selection select(const chunk_kv_selector& policy,
     test::owned_scratch memory(policy.scratch_bytes({{heads, n, 0, 0}, heads}));
     selection out;
     out.reserve(heads, heads * n);
-    policy.select(
-        const_head_scores(scores, heads, n), {}, areas(sizes, n), counts, out, memory.get());
+    policy.select({const_head_scores(scores, heads, n), {}, areas(sizes, n), counts, memory.get()},
+                  out);
     return out;
 }
 

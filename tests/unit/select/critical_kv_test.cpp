@@ -40,8 +40,9 @@ tokens select(const Policy& policy,
     test::owned_scratch memory(policy.scratch_bytes({{1, n, 0, 0}, 1}));
     selection out;
     out.reserve(1, n);
-    policy.select(
-        const_head_scores(scores, 1, n), {}, areas(sizes, n), counts, out, memory.get(), inputs...);
+    policy.select({const_head_scores(scores, 1, n), {}, areas(sizes, n), counts, memory.get()},
+                  out,
+                  inputs...);
     return test::list(out.kept(0));
 }
 

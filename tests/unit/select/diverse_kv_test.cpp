@@ -43,12 +43,8 @@ selection select(const diverse_kv_selector& policy,
     test::owned_scratch memory(policy.scratch_bytes({data.shape, heads}));
     selection out;
     out.reserve(heads, heads * n);
-    policy.select(const_head_scores(scores, heads, n),
-                  {},
-                  areas(sizes, n),
-                  counts,
+    policy.select({const_head_scores(scores, heads, n), {}, areas(sizes, n), counts, memory.get()},
                   out,
-                  memory.get(),
                   data.view());
     return out;
 }

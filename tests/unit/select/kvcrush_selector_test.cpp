@@ -40,12 +40,12 @@ tokens known(anchor_kind kind, Picker picker) {
     selection out;
     out.reserve(1, 8);
     test::owned_scratch memory(selector.scratch_bytes({{1, 8, 1, 1}, 4}));
-    selector.select(const_head_scores(importance, 1, 8),
-                    const_head_scores(heads, 4, 8),
-                    areas({0, 0}, 8),
-                    counts,
-                    out,
-                    memory.get());
+    selector.select({const_head_scores(importance, 1, 8),
+                     const_head_scores(heads, 4, 8),
+                     areas({0, 0}, 8),
+                     counts,
+                     memory.get()},
+                    out);
     return test::list(out.kept(0));
 }
 

@@ -32,7 +32,7 @@ selection select(const page_selector<>& selector,
     out.reserve(heads, scores.size());
     test::owned_scratch memory(selector.scratch_bytes({{heads, length, 1, 1}, heads}));
     const const_head_scores view(scores, heads, length);
-    selector.select(view, view, areas(sizes, length), counts, out, memory.get());
+    selector.select({view, view, areas(sizes, length), counts, memory.get()}, out);
     return out;
 }
 

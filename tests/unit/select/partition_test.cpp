@@ -28,7 +28,7 @@ tokens select(const std::vector<float>& scores,
     selection out;
     out.reserve(1, scores.size());
     partition_selector{.lag = lag}.select(
-        const_head_scores(scores, 1, scores.size()), {}, area, counts, out, {});
+        {const_head_scores(scores, 1, scores.size()), {}, area, counts, {}}, out);
     return test::list(out.kept(0));
 }
 

@@ -22,7 +22,7 @@ tokens select(std::size_t prefix, std::size_t n, const area_sizes& sizes, std::s
     selection out;
     out.reserve(1, n);
     prefix_suffix_selector{prefix}.select(
-        const_head_scores(scores, 1, n), {}, areas(sizes, n), counts, out, {});
+        {const_head_scores(scores, 1, n), {}, areas(sizes, n), counts, {}}, out);
     return test::list(out.kept(0));
 }
 

@@ -19,7 +19,8 @@ tokens select(const std::vector<float>& scores, const area_sizes& sizes, std::si
     const std::array<std::size_t, 1> counts{count};
     selection out;
     out.reserve(1, scores.size());
-    top_k_selector{}.select(const_head_scores(scores, 1, scores.size()), {}, area, counts, out, {});
+    top_k_selector{}.select({const_head_scores(scores, 1, scores.size()), {}, area, counts, {}},
+                            out);
     return test::list(out.kept(0));
 }
 
