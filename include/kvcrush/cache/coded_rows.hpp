@@ -105,12 +105,35 @@ public:
         index_ = std::move(rows);
     }
 
+    /// Puts rows into another order.
+    /// @param order  order[i] is the row that becomes row i; each once
+    /// @pre   the codec stores single rows
+    void reorder(std::span<const token_index> order) {
+        KVCRUSH_ASSERT(codec_.group_size() == 1 && order.size() == size());
+        std::vector<std::byte> moved(bytes_.size());
+        for (std::size_t i = 0; i < order.size(); ++i) {
+            std::memcpy(moved.data() + i * group_bytes_,
+                        bytes_.data() + order[i] * group_bytes_,
+                        group_bytes_);
+        }
+        bytes_ = std::move(moved);
+    }
+
+    /// Floats of room that decode() needs.
+    [[nodiscard]] std::size_t decode_room() const noexcept {
+        return codec_.group_size() == 1 ? 0 : codec_.group_size() * dim_;
+    }
+
     /// Rows [first, first + count), as far as the codec kept them.
-    /// @param[out] out  [count, dim]
-    void decode(std::size_t first, std::size_t count, std::span<float> out) const {
-        KVCRUSH_ASSERT(first + count <= size() && out.size() == count * dim_);
+    /// @param[out] out   [count, dim]
+    /// @param      room  decode_room() floats
+    void decode(std::size_t first,
+                std::size_t count,
+                std::span<float> out,
+                std::span<float> room) const noexcept {
+        KVCRUSH_ASSERT(first + count <= size() && out.size() == count * dim_ &&
+                       room.size() >= decode_room());
         const std::size_t group = codec_.group_size();
-        std::vector<float> decoded(group == 1 ? 0 : group * dim_);
         std::size_t held = bytes_.size(); // no group
         for (std::size_t i = 0; i < count; ++i) {
             const std::size_t row = index_.empty() ? first + i : index_[first + i];
@@ -123,11 +146,10 @@ public:
             }
             if (row / group != held) {
                 held = row / group;
-                codec_.decode(bytes, dim_, decoded);
+                codec_.decode(bytes, dim_, room.first(group * dim_));
             }
-            std::copy_n(decoded.begin() + static_cast<std::ptrdiff_t>(row % group * dim_),
-                        dim_,
-                        to.begin());
+            std::copy_n(
+                room.begin() + static_cast<std::ptrdiff_t>(row % group * dim_), dim_, to.begin());
         }
     }
 

@@ -9,30 +9,16 @@
 #include <kvcrush/cache/position_set.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/types.hpp>
+#include <kvcrush/recipe/row_storage.hpp>
 
 #include <algorithm>
 #include <cstddef>
+#include <numeric>
 #include <span>
+#include <vector>
 
 namespace kvcrush {
 inline namespace v0 {
-
-/// How rows are stored: keys and values choose apart.
-struct codec_pair {
-    any_codec keys{};
-    any_codec values{};
-
-    /// Rows that can be encoded at a time: a multiple of both groups.
-    [[nodiscard]] std::size_t group_size() const noexcept {
-        const std::size_t a = keys.group_size();
-        const std::size_t b = values.group_size();
-        std::size_t common = (std::max)(a, b);
-        while (common % a != 0 || common % b != 0) {
-            common += (std::max)(a, b);
-        }
-        return common;
-    }
-};
 
 /// Rows in ascending order of their positions.
 class row_store {
@@ -46,14 +32,25 @@ public:
     [[nodiscard]] const coded_rows& keys() const noexcept { return keys_; }
     [[nodiscard]] const coded_rows& values() const noexcept { return values_; }
 
-    /// Encodes rows behind the others.
+    /// Whether a row of that position can be pushed: groups of rows grow at their end only.
+    [[nodiscard]] bool takes(token_index position) const noexcept {
+        return group_size() == 1 || position >= positions_.end();
+    }
+    [[nodiscard]] std::size_t group_size() const noexcept {
+        return std::lcm(keys_.codec().group_size(), values_.codec().group_size());
+    }
+
+    /// Encodes rows and puts them where their positions belong. Rows that are there already move at most.
     /// @param keys       [count, key_dim], less the mean where the codec centres keys
     /// @param values     [count, value_dim]
-    /// @param positions  [count], ascending
+    /// @param positions  [count], ascending, none of them held; takes() each
     /// @return false, with nothing changed, if a codec cannot hold one of them
     [[nodiscard]] bool push(std::span<const float> keys,
                             std::span<const float> values,
                             std::span<const token_index> positions) {
+        if (positions.empty()) {
+            return true;
+        }
         if (!keys_.push(keys)) {
             return false;
         }
@@ -61,8 +58,12 @@ public:
             keys_.pop(positions.size());
             return false;
         }
-        for (const token_index position : positions) {
-            positions_.push(position);
+        if (positions.front() >= positions_.end()) {
+            for (const token_index position : positions) {
+                positions_.push(position);
+            }
+        } else {
+            sort_in(positions);
         }
         return true;
     }
@@ -79,6 +80,20 @@ public:
         keys_.keep(kept);
         values_.keep(kept);
         positions_.keep(kept);
+    }
+
+    /// Drops the rows of these positions, all of which are held.
+    /// @param positions  ascending
+    void drop(std::span<const token_index> positions) {
+        const std::vector<token_index> all = positions_.values();
+        std::vector<token_index> rest;
+        rest.reserve(all.size() - positions.size());
+        for (std::size_t i = 0; i < all.size(); ++i) {
+            if (!std::binary_search(positions.begin(), positions.end(), all[i])) {
+                rest.push_back(static_cast<token_index>(i));
+            }
+        }
+        keep(rest);
     }
 
     /// For attend(); valid until rows are added or dropped.
@@ -104,6 +119,23 @@ public:
     }
 
 private:
+    /// The newest rows of the codes, whose positions these are, move to their places.
+    void sort_in(std::span<const token_index> added) {
+        std::vector<token_index> positions = positions_.values();
+        const std::size_t before = positions.size();
+        positions.insert(positions.end(), added.begin(), added.end());
+        std::vector<token_index> order(positions.size());
+        std::iota(order.begin(), order.end(), token_index{0});
+        std::inplace_merge(order.begin(),
+                           order.begin() + static_cast<std::ptrdiff_t>(before),
+                           order.end(),
+                           [&](token_index a, token_index b) { return positions[a] < positions[b]; });
+        keys_.reorder(order);
+        values_.reorder(order);
+        std::sort(positions.begin(), positions.end());
+        positions_.assign(positions);
+    }
+
     coded_rows keys_;
     coded_rows values_;
     position_set positions_;

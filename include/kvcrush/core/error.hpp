@@ -6,7 +6,9 @@
 
 #include <kvcrush/config.hpp>
 
+#include <atomic>
 #include <cstdlib>
+#include <exception>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -36,6 +38,40 @@ constexpr void require(bool condition, const Parts&... parts) {
         fail(parts...);
     }
 }
+
+/// Carries the first exception out of tasks, which must not throw, to the caller of the executor. Without exceptions
+/// there is nothing to carry.
+class task_failure {
+public:
+    template <typename Work>
+    void guard(const Work& work) noexcept {
+#if KVCRUSH_EXCEPTIONS
+        try {
+            work();
+        } catch (...) {
+            if (!caught_.test_and_set()) {
+                first_ = std::current_exception();
+            }
+        }
+#else
+        work();
+#endif
+    }
+    /// @throws what a guarded task threw, if one did; all of them must have ended
+    void rethrow() const {
+#if KVCRUSH_EXCEPTIONS
+        if (first_) {
+            std::rethrow_exception(first_);
+        }
+#endif
+    }
+
+private:
+#if KVCRUSH_EXCEPTIONS
+    std::atomic_flag caught_{};
+    std::exception_ptr first_{};
+#endif
+};
 
 } // namespace detail
 } // namespace v0

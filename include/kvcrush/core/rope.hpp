@@ -30,6 +30,17 @@ struct enum_names<rope_pairs> {
         std::pair{std::string_view("interleaved"), rope_pairs::interleaved}};
 };
 
+/// How a model turns its keys and queries: the one way in which angles are handed over.
+struct rope {
+    /// Pair j turns by theta^(-2 j / rotary_dim) a token [rad].
+    double theta = 10000.0;
+    /// Channels that are turned; 0 for all.
+    std::size_t rotary_dim = 0;
+    rope_pairs pairs = rope_pairs::half_split;
+    /// Radians per token of each pair, for models that scale them; empty for those of theta. The caller's memory.
+    std::span<const double> frequencies{};
+};
+
 /// The usual frequencies: out[j] = base^(-j / out.size()) [radians per token]. Engines with RoPE scaling (linear,
 /// YaRN, Llama 3) hand over their own.
 /// @pre base > 0

@@ -76,6 +76,17 @@ inline constexpr bool scores_directly = [] {
 template <typename P>
 concept SplittableScorer = P::needs_attention && requires { requires P::observes_heads_alone; };
 
+/// Whether a policy looks at the scores that it is given: selectors and allocators that do not say `static constexpr bool
+/// reads_scores = false`.
+template <typename P>
+inline constexpr bool policy_reads_scores = [] {
+    if constexpr (requires { P::reads_scores; }) {
+        return P::reads_scores;
+    } else {
+        return true;
+    }
+}();
+
 /// Any of the three.
 template <typename P>
 concept Scorer = Policy<P> && requires {
@@ -84,10 +95,14 @@ concept Scorer = Policy<P> && requires {
 
 /// Heads of the scores before reduction: query heads for attention scorers, kv heads for the others.
 template <Scorer P>
-[[nodiscard]] constexpr std::size_t num_observed_heads(const P&,
+[[nodiscard]] constexpr std::size_t num_observed_heads(const P& policy,
                                                        const problem_size& size) noexcept {
-    return P::needs_attention && !detail::scores_directly<P> ? size.num_q_heads
-                                                             : size.kv.num_kv_heads;
+    if constexpr (requires { policy.num_observed_heads(size); }) { // known when the program runs
+        return policy.num_observed_heads(size);
+    } else {
+        return P::needs_attention && !detail::scores_directly<P> ? size.num_q_heads
+                                                                 : size.kv.num_kv_heads;
+    }
 }
 
 /// Scratch memory of a scorer, 0 for those that need none [bytes].

@@ -65,6 +65,19 @@ template <Element T>
     }
 }
 
+/// Copies a row as floats.
+template <Element T>
+void copy_row(const row_view<T>& row, float* out) noexcept {
+    if (row.contiguous()) {
+        simd::to_float(std::span<const std::remove_const_t<T>>(row.elements()),
+                       std::span<float>(out, row.size()));
+    } else {
+        for (std::size_t i = 0; i < row.size(); ++i) {
+            out[i] = to_float(row[i]);
+        }
+    }
+}
+
 /// Some channels of a row.
 template <Element T>
 [[nodiscard]] row_view<T>

@@ -7,36 +7,16 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/concepts.hpp>
 #include <kvcrush/core/query_view.hpp>
-#include <kvcrush/core/row_view.hpp>
-#include <kvcrush/core/types.hpp>
-#include <kvcrush/simd/convert.hpp>
+#include <kvcrush/math/row_batches.hpp>
 #include <kvcrush/simd/isa.hpp>
 #include <kvcrush/simd/logits.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <span>
-#include <type_traits>
 
 namespace kvcrush {
 inline namespace v0 {
-namespace detail {
-
-/// Copies a row as floats.
-template <Element T>
-void copy_row(const row_view<T>& row, float* out) noexcept {
-    if (row.contiguous()) {
-        simd::to_float(std::span<const std::remove_const_t<T>>(row.elements()),
-                       std::span<float>(out, row.size()));
-    } else {
-        for (std::size_t i = 0; i < row.size(); ++i) {
-            out[i] = to_float(row[i]);
-        }
-    }
-}
-
-} // namespace detail
-
 /// Which rows of logits to compute: queries [query, query + num_queries) of the query heads [head, head + num_heads),
 /// all of which read `kv_head`.
 struct logits_block {

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// A policy as text, from what it says of its parameters.
+#pragma once
+
+#include <kvcrush/core/parameter.hpp>
+
+#include <array>
+#include <charconv>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+
+namespace kvcrush {
+inline namespace v0 {
+
+/// Calls visit(name, member, about) for each parameter of a policy.
+template <typename P, typename Visit>
+void for_each_parameter(P& policy, Visit&& visit) {
+    std::apply([&](const auto&... row) { (visit(row.name, policy.*(row.member), row.about), ...); },
+               std::remove_const_t<P>::parameters());
+}
+
+/// The value of a parameter: a name of its enumeration, 0 or 1, or the shortest number that reads back as the same.
+template <typename T>
+[[nodiscard]] std::string parameter_text(const T& value) {
+    if constexpr (NamedEnum<T>) {
+        return std::string(name_of(value));
+    } else if constexpr (std::is_same_v<T, bool>) {
+        return value ? "1" : "0";
+    } else {
+        std::array<char, 32> digits;
+        const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+        return {digits.data(), end};
+    }
+}
+
+/// "a" and "b" to "a,b"; nothing to either is the other.
+inline void append_argument(std::string& arguments, std::string_view argument) {
+    if (!arguments.empty() && !argument.empty()) {
+        arguments += ',';
+    }
+    arguments += argument;
+}
+
+/// Parameters that differ from their defaults, "window=8,pool=avg". A policy made of others says it itself, by a member
+/// arguments().
+template <Policy P>
+[[nodiscard]] std::string policy_arguments(const P& policy) {
+    if constexpr (requires { policy.arguments(); }) {
+        return policy.arguments();
+    } else {
+        std::string result;
+        const P standard{};
+        std::apply(
+            [&](const auto&... row) {
+                [[maybe_unused]] const auto add = [&](const auto& one) {
+                    if (policy.*(one.member) != standard.*(one.member)) {
+                        append_argument(
+                            result,
+                            std::string(one.name) + '=' + parameter_text(policy.*(one.member)));
+                    }
+                };
+                (add(row), ...);
+            },
+            P::parameters());
+        return result;
+    }
+}
+
+/// "name", or "name(arguments)".
+[[nodiscard]] inline std::string call_text(std::string_view name, std::string_view arguments) {
+    std::string result(name);
+    if (!arguments.empty()) {
+        result.append("(").append(arguments).append(")");
+    }
+    return result;
+}
+
+/// A policy as it is written in a policy expression, "snapkv(window=8)".
+template <Policy P>
+[[nodiscard]] std::string policy_text(const P& policy) {
+    if constexpr (requires { policy.policy_name(); }) {
+        return call_text(policy.policy_name(), policy_arguments(policy));
+    } else {
+        return call_text(P::name, policy_arguments(policy));
+    }
+}
+
+} // namespace v0
+} // namespace kvcrush
