@@ -68,11 +68,14 @@ struct partial_attention {
     }
 
     /// The attention's output of one query row; zeros where nothing was seen.
-    void output(std::size_t query, std::span<float> out) const noexcept {
-        const std::span<const float> from = values.subspan(query * out.size(), out.size());
+    /// @param[out] out  value_dim() floats, `stride` apart
+    void output(std::size_t query, std::span<float> out, std::size_t stride = 1) const noexcept {
+        const std::size_t dim = value_dim();
+        KVCRUSH_ASSERT(dim == 0 || out.size() > (dim - 1) * stride);
+        const float* const from = values.data() + query * dim;
         const float factor = sum[query] == 0.0F ? 0.0F : 1.0F / sum[query];
-        for (std::size_t c = 0; c < out.size(); ++c) {
-            out[c] = factor * from[c];
+        for (std::size_t c = 0; c < dim; ++c) {
+            out[c * stride] = factor * from[c];
         }
     }
 };

@@ -161,7 +161,8 @@ TEST_P(Attend, EqualKeysGiveTheMeanOfTheValues) {
     const query_view queries(query, 1, 1, 8);
     std::vector<float> output(2);
     std::vector<float> memory(attend_workspace(queries, {&head, 1}, 2));
-    attend(queries, {&head, 1}, 2, output, memory, {}, serial_executor{}, rung());
+    ASSERT_EQ(attend(queries, {&head, 1}, 2, output, memory, {}, serial_executor{}, rung()),
+              attend_status::done);
     EXPECT_FLOAT_EQ(output[0], 2.0F);
     EXPECT_FLOAT_EQ(output[1], 3.0F);
 }

@@ -182,7 +182,7 @@ TEST(MeanCentred, AttentionAddsWhatWasSubtracted) {
         const query_view queries(query, 1, 1, dim);
         std::vector<float> output(dim);
         std::vector<float> memory(attend_workspace(queries, {&head, 1}, dim));
-        attend(queries, {&head, 1}, dim, output, memory);
+        EXPECT_EQ(attend(queries, {&head, 1}, dim, output, memory), attend_status::done);
         return output;
     };
     attend_segment segment{};

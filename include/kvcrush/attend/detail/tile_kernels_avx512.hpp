@@ -166,7 +166,7 @@ KVCRUSH_TARGET_AVX512 inline void dots_tile_avx512(const tile_rows& rows,
         dots_block_avx512<Loader>(rows.group + t,
                                   queries,
                                   dim,
-                                  gains + t,
+                                  Loader::has_gain ? gains + t : nullptr,
                                   out + t,
                                   std::make_index_sequence<4 * Queries>());
     }
@@ -179,9 +179,11 @@ KVCRUSH_TARGET_AVX512 inline void dots_avx512(const tile_rows& rows,
                                               std::size_t num_queries,
                                               std::size_t dim,
                                               float* out) noexcept {
-    float gains[attend_tile];
+    float row_gains[attend_tile];
+    const float* gains = nullptr;
     if constexpr (Loader::has_gain) {
-        Loader::gains(rows, dim, gains);
+        Loader::gains(rows, dim, row_gains);
+        gains = row_gains;
     }
     for (std::size_t q = 0; q < num_queries; q += 4) {
         const float* const from = queries + q * dim;
@@ -285,9 +287,11 @@ KVCRUSH_TARGET_AVX512 inline void accumulate_avx512(const tile_rows& rows,
                                                     std::size_t num_queries,
                                                     std::size_t dim,
                                                     float* sums) noexcept {
-    float gains[attend_tile];
+    float row_gains[attend_tile];
+    const float* gains = nullptr;
     if constexpr (Loader::has_gain) {
-        Loader::gains(rows, dim, gains);
+        Loader::gains(rows, dim, row_gains);
+        gains = row_gains;
     }
     for (std::size_t q = 0; q < num_queries; q += 4) {
         const float* const from = weights + q * attend_tile;
