@@ -9,16 +9,18 @@
 ///                                    see select/openvino_compat.hpp
 ///     D  kvcrush_contrib_groups()    groups of 32, a bit per slot, for one set of tokens in all heads
 ///
-/// kvcrush_auto() is none of them: it is what works best on the reference model, with no knob but the budget.
+/// kvcrush_auto() is none of them: it is what works best on the reference model, with no knob but the budget. What it and
+/// others are as recipes with rows in few bits stands at the end.
 #pragma once
 
 #include <kvcrush/allocation/ada_kv.hpp>
 #include <kvcrush/allocation/uniform.hpp>
-#include <kvcrush/cache/sequence.hpp>
 #include <kvcrush/codec/mean_centred.hpp>
 #include <kvcrush/codec/q8_0.hpp>
 #include <kvcrush/codec/turbo_quant.hpp>
 #include <kvcrush/core/budget.hpp>
+#include <kvcrush/recipe/recipe.hpp>
+#include <kvcrush/retention/glob.hpp>
 #include <kvcrush/retention/snapkv.hpp>
 #include <kvcrush/select/horizons.hpp>
 #include <kvcrush/select/kvcrush_selector.hpp>
@@ -30,17 +32,28 @@
 namespace kvcrush {
 inline namespace v0 {
 
-/// What a compressor is made of, and how many tokens it keeps.
+/// What a compressor is made of, and how many tokens it keeps. A kv_cache takes it as a recipe.
 ///
 ///     const auto form = kvcrush_vllm_pages();
 ///     compressor crush(form.scorer, form.selector, form.allocator);
 ///     crush.plan(size, form.tokens);
+///
+///     kv_cache cache(shape, kvcrush_auto(0.25));
 template <typename ScorerT, typename SelectorT, typename AllocatorT = uniform_allocator>
 struct preset {
     ScorerT scorer;
     SelectorT selector;
     budget tokens;
     AllocatorT allocator{};
+
+    operator recipe() const { // NOLINT(google-explicit-constructor): it is the same, chosen at run time
+        return {.scorer = scorer,
+                .selector = selector,
+                .allocator = allocator,
+                .areas = tokens.protected_areas(),
+                .keep = tokens.is_ratio() ? cache_budget::keep_ratio(tokens.ratio())
+                                          : cache_budget::tokens(tokens.count())};
+    }
 };
 
 /// The policy to begin with: the heads of a layer share out the budget by what their last 32 queries look at, and within
@@ -90,39 +103,64 @@ kvcrush_vllm_pages(std::size_t page_size = 16, page_table table = page_table::pe
             budget::tokens(32 + 512 + 128, {32, 128})};
 }
 
-/// A layer that holds rows in less than a quarter of their f16 bytes: keys less their mean in 4 bits, values in 3, sinks in
-/// 8. Half of the tokens evicted on top make it an eighth, three quarters a sixteenth: kv_sequence::evict, then encode.
-/// @param head_dim  channels of keys and values, a multiple of 32 for the sinks, 1024 at most
-/// @param seed      of the random signs, the same for a whole model
-/// @see   turbo_quant_codec, mean_centred_codec; measured in the README
-[[nodiscard]] inline sequence_options
-four_times_rows(std::size_t num_kv_heads, std::size_t head_dim, std::uint64_t seed = 0) {
-    return {.num_kv_heads = num_kv_heads,
-            .key_dim = head_dim,
-            .value_dim = head_dim,
-            .sinks = {q8_0_codec{}, q8_0_codec{}},
-            .tiers = {{mean_centred_codec<turbo_quant_codec>{{.bits = 4, .seed = seed}},
-                       turbo_quant_codec{.bits = 3, .seed = seed}}}};
+namespace detail {
+
+/// Rows in two tiers: important tokens with keys in 5 bits and values in 4, the others with keys in 3; sinks in 8. Facts
+/// that are asked for later get lost where all keys have 4 bits.
+/// @param share  part of the tokens that is important
+[[nodiscard]] inline row_storage
+two_tiers(std::size_t other_value_bits, double share, std::uint64_t seed) {
+    const auto bits = [seed](std::size_t count) {
+        return turbo_quant_codec{.bits = count, .seed = seed};
+    };
+    using centred = mean_centred_codec<turbo_quant_codec>;
+    return {.sinks = {q8_0_codec{}, q8_0_codec{}},
+            .tiers = {{centred{bits(5)}, bits(4), share},
+                      {centred{bits(3)}, bits(other_value_bits)}},
+            .attention = arithmetic::integer};
 }
 
-/// Share of the kept rows that belong into the first tier of kvcrush_auto_rows(): those that the selector ranks first.
-inline constexpr double kvcrush_auto_first_tier = 0.5;
+} // namespace detail
 
-/// How kvcrush_auto() stores rows where its budget is a quarter of the f16 bytes: nearly all tokens stay, the important
-/// ones with keys in 5 bits (facts that are asked for later get lost with keys in 4), the others in 3 bits.
-/// @param head_dim  channels of keys and values, a multiple of 32, 1024 at most
-/// @param seed      of the random signs, the same for a whole model
-/// @see   kv_sequence::encode, whose tiers are 0 and 1; measured in the README
-[[nodiscard]] inline sequence_options
-kvcrush_auto_rows(std::size_t num_kv_heads, std::size_t head_dim, std::uint64_t seed = 0) {
-    const turbo_quant_codec three_bits{.bits = 3, .seed = seed};
-    return {.num_kv_heads = num_kv_heads,
-            .key_dim = head_dim,
-            .value_dim = head_dim,
-            .sinks = {q8_0_codec{}, q8_0_codec{}},
-            .tiers = {{mean_centred_codec<turbo_quant_codec>{{.bits = 5, .seed = seed}},
-                       turbo_quant_codec{.bits = 4, .seed = seed}},
-                      {mean_centred_codec<turbo_quant_codec>{three_bits}, three_bits}}};
+/// A quarter of the bytes: all tokens stay, the important half of them in 5 and 4 bits, the others in 3.
+/// @param seed  of the random signs
+/// @note  head_dim must be a multiple of 32, 1024 at most, here and below.
+/// @see   turbo_quant_codec, mean_centred_codec; measured in the README
+[[nodiscard]] inline recipe four_times(std::uint64_t seed = 0) {
+    return {.scorer = snapkv_scorer{},
+            .selector = horizons_selector{},
+            .allocator = ada_kv_allocator{},
+            .keep = cache_budget::everything(),
+            .rows = detail::two_tiers(3, 0.46, seed)};
+}
+
+/// An eighth of the bytes: three fifths of the tokens, a quarter of those in 5 and 4 bits, the others in 3 and 2. For
+/// text that goes on; for facts that are asked for later see kvcrush_auto_bytes().
+/// @note  Looks at all queries of the prompt, and remembers them: num_q_heads * head_dim * 4 bytes per token and layer.
+/// @see   glob_scorer; measured in the README
+[[nodiscard]] inline recipe eight_times(std::uint64_t seed = 0) {
+    return {.scorer = glob_scorer{},
+            .keep = cache_budget::keep_ratio(0.6),
+            .rows = detail::two_tiers(2, 0.25, seed)};
+}
+
+/// A sixteenth of the bytes: three tenths of the tokens, stored as in eight_times().
+[[nodiscard]] inline recipe sixteen_times(std::uint64_t seed = 0) {
+    return {.scorer = glob_scorer{},
+            .keep = cache_budget::keep_ratio(0.292),
+            .rows = detail::two_tiers(2, 0.25, seed)};
+}
+
+/// kvcrush_auto() with a budget of bytes: as many tokens as it holds in two tiers, those that are ranked first in 5 and 4
+/// bits, the others in 3. At a quarter of the bytes nearly all tokens stay, and facts are answered as by the full cache.
+/// @param ratio  held / (all tokens seen, in f16), in (0, 1]
+/// @throws std::invalid_argument if it lies elsewhere
+[[nodiscard]] inline recipe kvcrush_auto_bytes(double ratio = 0.25, std::uint64_t seed = 0) {
+    return {.scorer = snapkv_scorer{},
+            .selector = horizons_selector{},
+            .allocator = ada_kv_allocator{},
+            .keep = cache_budget::byte_ratio(ratio),
+            .rows = detail::two_tiers(3, 0.5, seed)};
 }
 
 } // namespace v0

@@ -363,13 +363,6 @@ void kv_sequence::attend_in(std::vector<float>& workspace,
                     " heads of ",
                     extent_.key_dim,
                     " channels is needed");
-    const std::size_t floats = queries.num_q_heads() * queries.num_queries() * extent_.value_dim;
-    detail::require(output.size() >= floats,
-                    "kv_sequence: the output of attend holds ",
-                    output.size(),
-                    " floats; ",
-                    floats,
-                    " are needed");
     require_dense(queries.num_queries());
     collect_segments(at_most);
     const std::span<const attend_head> heads(attend_heads_);
@@ -377,14 +370,16 @@ void kv_sequence::attend_in(std::vector<float>& workspace,
     if (workspace.size() < needed) {
         workspace.resize(needed + needed / 2);
     }
-    kvcrush::attend(queries,
-                    heads,
-                    extent_.value_dim,
-                    output.first(floats),
-                    workspace,
-                    how,
-                    std::forward<E>(execute),
-                    at_most);
+    const attend_status status = kvcrush::attend(queries,
+                                                 heads,
+                                                 extent_.value_dim,
+                                                 output,
+                                                 workspace,
+                                                 how,
+                                                 std::forward<E>(execute),
+                                                 at_most);
+    detail::require(
+        status == attend_status::done, "kv_sequence: attend: ", describe(status));
 }
 
 inline void kv_sequence::collect_segments(simd::isa at_most) {
