@@ -7,6 +7,7 @@
 #include <kvcrush/retention/knorm.hpp>
 #include <kvcrush/retention/snapkv.hpp>
 #include <kvcrush/retention/streaming_llm.hpp>
+#include <kvcrush/select/kvcrush_selector.hpp>
 #include <kvcrush/select/top_k.hpp>
 
 #include "huge_buffer.hpp"

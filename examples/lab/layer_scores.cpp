@@ -17,26 +17,6 @@ namespace {
 /// Newest tokens that a profile is a mean over.
 constexpr std::size_t profiled_tokens = 64;
 
-/// Hands out the scores of a layer instead of a selection.
-struct keep_scores {
-    static constexpr std::string_view name = "keep_scores";
-    static constexpr auto parameters() { return std::tuple{}; }
-    void validate() const {}
-    [[nodiscard]] std::size_t scratch_bytes(const kvcrush::problem_size&) const noexcept {
-        return 0;
-    }
-
-    std::vector<float>* scores = nullptr;
-
-    template <typename... Inputs>
-    void select(const kvcrush::selection_request& request,
-                kvcrush::selection&,
-                const Inputs&...) const noexcept {
-        const std::span<const float> decisive = request.scores.values();
-        std::copy(decisive.begin(), decisive.end(), scores->begin());
-    }
-};
-
 template <kvcrush::Element T>
 [[nodiscard]] std::vector<float> score_layer(layer_cache<T>& layer,
                                              std::size_t index,
@@ -46,14 +26,17 @@ template <kvcrush::Element T>
     const layer_view<T> view(layer);
     const model_config& config = input.model.config();
     const std::span<const float> log = input.queries.layers.at(index);
-    std::vector<float> scores(view.shape().num_kv_heads * view.shape().seq_len);
+    std::vector<float> scores;
     std::visit(
         [&](const auto& chosen) {
             with_scorer_of_layer(chosen, index, config, log, [&](const auto& own) {
-                kvcrush::compressor crush(own, keep_scores{&scores});
+                kvcrush::compressor crush(own, kvcrush::top_k_selector{});
                 crush.plan({view.shape(), config.num_q_heads},
                            kvcrush::budget::keep_ratio(1.0, {0, 0}));
-                crush.select(view, queries_of(log, config, contiguous_tail(layer)));
+                static_cast<void>(
+                    crush.select(view, queries_of(log, config, contiguous_tail(layer))).value());
+                const std::span<const float> decisive = crush.scores().values();
+                scores.assign(decisive.begin(), decisive.end());
             });
         },
         scorer);

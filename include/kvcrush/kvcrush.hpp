@@ -70,7 +70,9 @@
 #include <kvcrush/core/score_view.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/core/scratch.hpp>
+#include <kvcrush/core/select_result.hpp>
 #include <kvcrush/core/selection.hpp>
+#include <kvcrush/core/shape_only.hpp>
 #include <kvcrush/core/types.hpp>
 #include <kvcrush/grouping/anchor.hpp>
 #include <kvcrush/grouping/distance_order.hpp>

@@ -31,6 +31,7 @@ inline namespace v0 {
 ///       above the sequence becomes the sequence.
 struct fixed_counts {
     static constexpr std::string_view name = "fixed_counts";
+    static constexpr bool reads_scores = false;
 
     /// Tokens per kv head of the layer, sinks and recent included. The memory is the caller's and must outlive this.
     std::span<const std::size_t> counts{};

@@ -19,6 +19,7 @@ inline namespace v0 {
 /// Gives each kv head the budget as it is.
 struct uniform_allocator {
     static constexpr std::string_view name = "uniform";
+    static constexpr bool reads_scores = false;
 
     static constexpr auto parameters() { return std::tuple{}; }
     void validate() const {}

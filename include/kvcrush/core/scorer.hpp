@@ -26,10 +26,11 @@ struct problem_size {
 
 /// Gives every (kv head, token) an importance from keys and values alone.
 template <typename P, typename Kv>
-concept KeyScorer =
-    Policy<P> && KvSource<Kv> && requires(const P& policy, const Kv& kv, head_scores scores) {
-        { policy.score(kv, scores) } noexcept -> std::same_as<void>;
-    };
+concept KeyScorer = Policy<P> && KvSource<Kv> &&
+    requires(const P& policy, const Kv& kv, head_scores scores) {
+    { policy.score(kv, scores) }
+    noexcept->std::same_as<void>;
+};
 
 /// Gives every (query head, token) the mass it is paid, from the inputs named, and folds that into kv heads.
 template <typename P, typename... Inputs>
@@ -40,23 +41,27 @@ concept AttentionScorer = Policy<P> && requires(const P& policy,
                                                 const_head_scores paid,
                                                 scratch memory,
                                                 const problem_size& size) {
-    { policy.observe(inputs..., mass, memory) } noexcept -> std::same_as<void>;
-    { policy.reduce(paid, scores, memory) } noexcept -> std::same_as<void>;
-    { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
+    { policy.observe(inputs..., mass, memory) }
+    noexcept->std::same_as<void>;
+    { policy.reduce(paid, scores, memory) }
+    noexcept->std::same_as<void>;
+    { policy.scratch_bytes(size) }
+    noexcept->std::convertible_to<std::size_t>;
 };
 
 /// Gives every (kv head, token) an importance from all the inputs named, for methods whose query heads cannot be looked
 /// at one by one. It says so with `static constexpr bool scores_directly = true`.
 template <typename P, typename... Inputs>
-concept DirectScorer =
-    Policy<P> && requires(const P& policy,
-                          const Inputs&... inputs,
-                          head_scores scores,
-                          scratch memory,
-                          const problem_size& size) {
-        { policy.score(inputs..., scores, memory) } noexcept -> std::same_as<void>;
-        { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
-    };
+concept DirectScorer = Policy<P> && requires(const P& policy,
+                                             const Inputs&... inputs,
+                                             head_scores scores,
+                                             scratch memory,
+                                             const problem_size& size) {
+    { policy.score(inputs..., scores, memory) }
+    noexcept->std::same_as<void>;
+    { policy.scratch_bytes(size) }
+    noexcept->std::convertible_to<std::size_t>;
+};
 
 namespace detail {
 
@@ -71,10 +76,33 @@ inline constexpr bool scores_directly = [] {
 
 } // namespace detail
 
+/// Whether a scorer reads keys or values at all. Those that do not say so with `static constexpr bool reads_cache = false`.
+template <typename P>
+inline constexpr bool reads_cache = [] {
+    if constexpr (requires { P::reads_cache; }) {
+        return P::reads_cache;
+    } else {
+        return true;
+    }
+}();
+
+/// Whether a selector or an allocator looks at scores, decisive or observed. Those that do not say so with
+/// `static constexpr bool reads_scores = false`; where neither looks, a compressor does not score.
+template <typename P>
+inline constexpr bool reads_scores = [] {
+    if constexpr (requires { P::reads_scores; }) {
+        return P::reads_scores;
+    } else {
+        return true;
+    }
+}();
+
 /// A scorer whose first step looks at each kv head with its query heads alone, so that threads may share the heads. It
 /// says so with `static constexpr bool observes_heads_alone = true`.
 template <typename P>
-concept SplittableScorer = P::needs_attention && requires { requires P::observes_heads_alone; };
+concept SplittableScorer = P::needs_attention && requires {
+    requires P::observes_heads_alone;
+};
 
 /// Whether a policy looks at the scores that it is given: selectors and allocators that do not say `static constexpr bool
 /// reads_scores = false`.

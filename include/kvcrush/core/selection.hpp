@@ -63,9 +63,11 @@ public:
     }
     /// Kept tokens of all heads together.
     [[nodiscard]] std::size_t total() const noexcept { return indices_.size(); }
-    /// Tokens that head `head` keeps, ascending.
+    /// Tokens that head `head` keeps, ascending; none of a head that the selection does not have.
     [[nodiscard]] std::span<const token_index> kept(std::size_t head) const noexcept {
-        KVCRUSH_ASSERT(head < num_kv_heads());
+        if (head >= num_kv_heads()) {
+            return {};
+        }
         return std::span(indices_).subspan(indptr_[head], indptr_[head + 1] - indptr_[head]);
     }
     /// The largest number of tokens that a head keeps.
@@ -87,5 +89,35 @@ private:
     std::vector<token_index> indices_;
 };
 
+namespace detail {
+
+/// A selection whose copies have the same room, so that a copy of a planned compressor needs no memory either. What was
+/// selected stays with the original.
+class selection_room {
+public:
+    selection_room() = default;
+    selection_room(const selection_room& other) { reserve(other.num_kv_heads_, other.total_); }
+    selection_room(selection_room&&) noexcept = default;
+    selection_room& operator=(const selection_room& other) {
+        reserve(other.num_kv_heads_, other.total_);
+        return *this;
+    }
+    selection_room& operator=(selection_room&&) noexcept = default;
+    ~selection_room() = default;
+
+    void reserve(std::size_t num_kv_heads, std::size_t total) {
+        value.reserve(num_kv_heads, total);
+        num_kv_heads_ = num_kv_heads;
+        total_ = total;
+    }
+
+    selection value;
+
+private:
+    std::size_t num_kv_heads_ = 0;
+    std::size_t total_ = 0;
+};
+
+} // namespace detail
 } // namespace v0
 } // namespace kvcrush

@@ -25,6 +25,7 @@ struct given_scorer {
     static constexpr std::string_view name = "given";
     static constexpr std::string_view about = "what it is told";
     static constexpr bool needs_attention = false;
+    static constexpr bool reads_cache = false;
 
     /// [num_kv_heads, seq_len], the caller's memory
     const_head_scores scores{};

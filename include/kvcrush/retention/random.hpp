@@ -20,6 +20,7 @@ struct random_scorer {
     static constexpr std::string_view name = "random";
     static constexpr std::string_view about = "any tokens: the baseline";
     static constexpr bool needs_attention = false;
+    static constexpr bool reads_cache = false;
 
     /// Give each layer a seed of its own, or all layers keep the same tokens.
     std::uint64_t seed = 0;

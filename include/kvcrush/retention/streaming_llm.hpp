@@ -19,6 +19,7 @@ struct streaming_llm_scorer {
     static constexpr std::string_view name = "streaming_llm";
     static constexpr std::string_view about = "the first tokens and the newest ones";
     static constexpr bool needs_attention = false;
+    static constexpr bool reads_cache = false;
 
     static constexpr auto parameters() { return std::tuple{}; }
     void validate() const {}

@@ -42,8 +42,9 @@ inline namespace v0 {
 /// So each judge gets its share of the middle budget at least: the best share * budget of its list are kept, and what
 /// several judges agree on is paid for once, which lets all lists reach deeper.
 ///
-/// The scores of the compressor's scorer are not looked at: they are there for the allocator. kvcrush_auto() puts
-/// snapkv and ada_kv there, which gives more tokens to the heads whose attention needs them.
+/// The scores of the compressor's scorer are not looked at: they are there for the allocator, and are not made where that
+/// looks at none either. kvcrush_auto() puts snapkv and ada_kv there, which gives more tokens to the heads whose attention
+/// needs them.
 /// @note   Needs keys and the last 256 queries. Linear in tokens. Ties keep the earlier token.
 /// @note   On the reference model at a quarter of the tokens: KLD 0.78 of snapkv's, needles found whether the question
 ///         was known at compression or not. The shares were chosen there, on the development texts; near = 0.35,
@@ -51,6 +52,7 @@ inline namespace v0 {
 /// @see    kvcrush's own; made of SnapKV (arXiv:2404.14469), H2O (arXiv:2306.14048) and KeyDiff (arXiv:2504.15364)
 struct horizons_selector {
     static constexpr std::string_view name = "horizons";
+    static constexpr bool reads_scores = false;
     static constexpr bool needs_attention = true;
     static constexpr std::string_view about =
         "what the last query attends to, what many did, and keys unlike the others";

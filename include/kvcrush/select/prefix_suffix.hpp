@@ -25,6 +25,7 @@ inline namespace v0 {
 ///       Deviation: keys keep their true positions.
 struct prefix_suffix_selector {
     static constexpr std::string_view name = "prefix_suffix";
+    static constexpr bool reads_scores = false;
     static constexpr std::string_view about = "the first tokens and the last ones";
 
     /// Tokens kept at the start, sinks included.

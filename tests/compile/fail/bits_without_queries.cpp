@@ -4,10 +4,11 @@
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/retention/knorm.hpp>
 #include <kvcrush/retention/snapkv.hpp>
+#include <kvcrush/select/kvcrush_selector.hpp>
 
 using namespace kvcrush;
 
 void misuse(const kv_view<float>& kv) {
     compressor crush(knorm_scorer{}, kvcrush_selector<linspace_picker, snapkv_scorer>{});
-    crush.select(kv);
+    static_cast<void>(crush.select(kv));
 }

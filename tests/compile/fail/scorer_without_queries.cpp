@@ -3,8 +3,9 @@
 #include <kvcrush/compressor.hpp>
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/retention/snapkv.hpp>
+#include <kvcrush/select/top_k.hpp>
 
 void misuse(const kvcrush::kv_view<float>& kv) {
-    kvcrush::compressor crush(kvcrush::snapkv_scorer{});
-    crush.select(kv);
+    kvcrush::compressor crush(kvcrush::snapkv_scorer{}, kvcrush::top_k_selector{});
+    static_cast<void>(crush.select(kv));
 }

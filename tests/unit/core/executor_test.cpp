@@ -6,6 +6,7 @@
 #include <kvcrush/retention/knorm.hpp>
 #include <kvcrush/retention/random.hpp>
 #include <kvcrush/retention/snapkv.hpp>
+#include <kvcrush/select/kvcrush_selector.hpp>
 
 #include "support/cache_data.hpp"
 

@@ -5,6 +5,7 @@
 #include <kvcrush/retention/h2o.hpp>
 #include <kvcrush/retention/knorm.hpp>
 #include <kvcrush/retention/snapkv.hpp>
+#include <kvcrush/retention/streaming_llm.hpp>
 #include <kvcrush/select/kvcrush_selector.hpp>
 #include <kvcrush/select/page_selector.hpp>
 #include <kvcrush/select/top_k.hpp>
@@ -78,7 +79,7 @@ TEST(KvcrushSelector, WithoutAShareItIsTopK) {
     compressor without(knorm_scorer{}, top_k_selector{});
     with.plan({kv.shape()}, budget::tokens(50));
     without.plan({kv.shape()}, budget::tokens(50));
-    EXPECT_EQ(with.select(kv), without.select(kv));
+    EXPECT_EQ(with.select(kv).value(), without.select(kv).value());
 }
 
 TEST(KvcrushSelector, BitsMayComeFromAnotherScorer) {
@@ -92,7 +93,7 @@ TEST(KvcrushSelector, BitsMayComeFromAnotherScorer) {
                      kvcrush_selector<linspace_picker, h2o_scorer>{.share = 0.5, .bits = base});
     own.plan(size, budget::tokens(5, {1, 1}));
     again.plan(size, budget::tokens(5, {1, 1}));
-    EXPECT_EQ(own.select(attention), again.select(attention));
+    EXPECT_EQ(own.select(attention).value(), again.select(attention).value());
 }
 
 TEST(KvcrushSelector, RefusesMoreHeadsThanACodeHolds) {
@@ -118,10 +119,13 @@ TEST(KvcrushSelector, KeysWithoutChannelsAreAllAlike) {
     std::vector<float> none;
     std::vector<float> values(100 * 2);
     const kv_view<float> kv(none, values, kv_shape{1, 100, 0, 2});
-    compressor crush(knorm_scorer{},
-                     kvcrush_selector<linspace_picker, own_scores, key_sign_signature>{});
-    crush.plan({kv.shape()}, budget::tokens(60));
-    EXPECT_EQ(crush.select(kv).kept(0).size(), 60U);
+    const kvcrush_selector<linspace_picker, own_scores, key_sign_signature> selector{};
+    compressor crush(knorm_scorer{}, selector);
+    EXPECT_THROW(crush.plan({kv.shape()}, budget::tokens(60)), std::invalid_argument)
+        << "knorm has nothing to read";
+    compressor newest(streaming_llm_scorer{}, selector);
+    newest.plan({kv.shape()}, budget::tokens(60));
+    EXPECT_EQ(newest.select(kv).kept(0).size(), 60U);
 }
 
 TEST(KvcrushSelector, RefusesSharesOutsideTheUnitInterval) {

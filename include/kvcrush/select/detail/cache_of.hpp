@@ -4,6 +4,9 @@
 #pragma once
 
 #include <kvcrush/core/concepts.hpp>
+#include <kvcrush/core/shape_only.hpp>
+
+#include <concepts>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -16,7 +19,10 @@ template <KvSource Kv, typename... Rest>
 }
 
 template <typename... Inputs>
-concept HasCache = requires(const Inputs&... inputs) { cache_of(inputs...); };
+concept HasCache = requires(const Inputs&... inputs) {
+    cache_of(inputs...);
+}
+&&(!std::same_as<Inputs, shape_only> && ...);
 
 } // namespace detail
 } // namespace v0
