@@ -43,6 +43,11 @@ using any_scorer = std::variant<kvcrush::random_scorer,
                                 kvcrush::squared_attention_scorer,
                                 kvcrush::r_kv_scorer>;
 
+/// The filters of one layer, [num_kv_heads, head_dim], learned from its own queries.
+/// @param log  [tokens, num_q_heads, head_dim] after RoPE
+[[nodiscard]] std::vector<float> filters_of_queries(const model_config& config,
+                                                    std::span<const float> log);
+
 /// Calls use(scorer) with what the library's scorer is for one layer.
 /// @param log  queries of the layer, [tokens, num_q_heads, head_dim] after RoPE
 template <typename Scorer, typename Use>
@@ -52,15 +57,7 @@ void with_scorer_of_layer(const Scorer& scorer,
                           std::span<const float> log,
                           const Use& use) {
     if constexpr (std::is_same_v<Scorer, own_q_filters>) {
-        kvcrush::q_filter_calibration calibration(
-            config.num_q_heads, config.num_kv_heads, config.head_dim);
-        const std::size_t width = config.num_q_heads * config.head_dim;
-        calibration.add(kvcrush::query_view(log,
-                                            config.num_q_heads,
-                                            log.size() / width,
-                                            config.head_dim,
-                                            {config.head_dim, width, 1}));
-        const std::vector<float> filters = calibration.filters();
+        const std::vector<float> filters = filters_of_queries(config, log);
         use(kvcrush::q_filters_scorer{filters});
     } else {
         Scorer own = scorer;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// All of kvcrush. A program that needs one method can include its header alone.
+/// All of kvcrush but what needs Eigen: eigen.hpp, eigen_tensor.hpp, math/principal_direction.hpp and
+/// retention/q_filter_calibration.hpp. A program that needs one method can include its header alone.
 #pragma once
 
 #include <kvcrush/allocation/ada_kv.hpp>
@@ -90,7 +91,6 @@
 #include <kvcrush/math/finite_mean.hpp>
 #include <kvcrush/math/fold_heads.hpp>
 #include <kvcrush/math/key_redundancy.hpp>
-#include <kvcrush/math/principal_direction.hpp>
 #include <kvcrush/math/repeat_attention.hpp>
 #include <kvcrush/math/row_batches.hpp>
 #include <kvcrush/math/row_dot.hpp>

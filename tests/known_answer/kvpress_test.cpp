@@ -15,6 +15,7 @@
 #include <kvcrush/retention/knorm.hpp>
 #include <kvcrush/retention/kvzip.hpp>
 #include <kvcrush/retention/lag_kv.hpp>
+#include <kvcrush/retention/q_filter_calibration.hpp>
 #include <kvcrush/retention/q_filters.hpp>
 #include <kvcrush/retention/snapkv.hpp>
 #include <kvcrush/retention/streaming_llm.hpp>

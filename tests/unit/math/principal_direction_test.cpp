@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <limits>
+#include <new>
 #include <vector>
 
 namespace kvcrush {
@@ -35,6 +37,17 @@ TEST(PrincipalDirection, ScalesDoNotMatter) {
         const std::vector<double> v =
             principal_direction(std::vector<double>{2 * scale, 0, 0, scale}, 2);
         EXPECT_NEAR(std::abs(v[0]), 1.0, 1e-12);
+    }
+}
+
+TEST(PrincipalDirection, ReadsWhatIsNotAboveTheDiagonalAndNeedsNoAlignment) {
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    std::vector<std::byte> memory(4 * sizeof(double) + 64);
+    for (std::size_t shift = 0; shift < 64; shift += alignof(double)) {
+        auto* const moments = ::new (memory.data() + shift) double[4]{2, nan, 1, 2};
+        const std::vector<double> v = principal_direction({moments, 4}, 2);
+        EXPECT_NEAR(std::abs(v[0]), std::sqrt(0.5), 1e-12);
+        EXPECT_NEAR(v[0], v[1], 1e-12);
     }
 }
 

@@ -2,6 +2,7 @@
 #include <kvcrush/compressor.hpp>
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/core/random.hpp>
+#include <kvcrush/retention/q_filter_calibration.hpp>
 #include <kvcrush/retention/q_filters.hpp>
 #include <kvcrush/select/top_k.hpp>
 
