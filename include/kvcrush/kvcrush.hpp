@@ -6,6 +6,7 @@
 
 #include <kvcrush/allocation/ada_kv.hpp>
 #include <kvcrush/allocation/allocator.hpp>
+#include <kvcrush/allocation/any_allocator.hpp>
 #include <kvcrush/allocation/baklava.hpp>
 #include <kvcrush/allocation/dbudget_kv.hpp>
 #include <kvcrush/allocation/fixed_counts.hpp>
@@ -26,12 +27,17 @@
 #include <kvcrush/attend/stored_rows.hpp>
 #include <kvcrush/cache/coded_rows.hpp>
 #include <kvcrush/cache/compact.hpp>
+#include <kvcrush/cache/compression.hpp>
 #include <kvcrush/cache/free_pages.hpp>
+#include <kvcrush/cache/kv_cache.hpp>
 #include <kvcrush/cache/position_map.hpp>
 #include <kvcrush/cache/position_set.hpp>
+#include <kvcrush/cache/query_log.hpp>
 #include <kvcrush/cache/rerotate.hpp>
 #include <kvcrush/cache/row_store.hpp>
 #include <kvcrush/cache/sequence.hpp>
+#include <kvcrush/cache/sequence_access.hpp>
+#include <kvcrush/cache/stored_head.hpp>
 #include <kvcrush/codec/codebook_row.hpp>
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/dense.hpp>
@@ -61,9 +67,11 @@
 #include <kvcrush/core/head_scores.hpp>
 #include <kvcrush/core/kv_shape.hpp>
 #include <kvcrush/core/kv_view.hpp>
+#include <kvcrush/core/layer_context.hpp>
 #include <kvcrush/core/layout.hpp>
 #include <kvcrush/core/paged_kv_view.hpp>
 #include <kvcrush/core/parameter.hpp>
+#include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/core/query_view.hpp>
 #include <kvcrush/core/random.hpp>
 #include <kvcrush/core/rope.hpp>
@@ -85,6 +93,7 @@
 #include <kvcrush/grouping/second_score.hpp>
 #include <kvcrush/grouping/step.hpp>
 #include <kvcrush/grouping/token_groups.hpp>
+#include <kvcrush/math/any_source.hpp>
 #include <kvcrush/math/attention_mass.hpp>
 #include <kvcrush/math/attention_rows.hpp>
 #include <kvcrush/math/divide_by_reach.hpp>
@@ -100,7 +109,14 @@
 #include <kvcrush/math/window_attention.hpp>
 #include <kvcrush/math/window_logits.hpp>
 #include <kvcrush/presets.hpp>
+#include <kvcrush/recipe/cache_budget.hpp>
+#include <kvcrush/recipe/layer_access.hpp>
+#include <kvcrush/recipe/layer_judge.hpp>
+#include <kvcrush/recipe/model_allocator.hpp>
+#include <kvcrush/recipe/recipe.hpp>
+#include <kvcrush/recipe/row_storage.hpp>
 #include <kvcrush/retention/alisa.hpp>
+#include <kvcrush/retention/any_scorer.hpp>
 #include <kvcrush/retention/attention_accumulator.hpp>
 #include <kvcrush/retention/attention_queue.hpp>
 #include <kvcrush/retention/expected_attention.hpp>
@@ -120,6 +136,7 @@
 #include <kvcrush/retention/squared_attention.hpp>
 #include <kvcrush/retention/streaming_llm.hpp>
 #include <kvcrush/retention/tova.hpp>
+#include <kvcrush/select/any_selector.hpp>
 #include <kvcrush/select/best_tokens.hpp>
 #include <kvcrush/select/block_refinement.hpp>
 #include <kvcrush/select/chunk_kv.hpp>

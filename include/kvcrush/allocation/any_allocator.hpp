@@ -94,7 +94,7 @@ private:
                 policy.validate_for(size);
             }
         }
-        [[nodiscard]] bool looks_at_scores() const noexcept override { return policy_reads_scores<P>; }
+        [[nodiscard]] bool looks_at_scores() const noexcept override { return reads_scores<P>; }
         [[nodiscard]] std::size_t
         scratch_bytes(const problem_size& size) const noexcept override {
             return allocator_scratch_bytes(policy, size);

@@ -77,6 +77,11 @@ public:
 
     [[nodiscard]] constexpr const area_sizes& protected_areas() const noexcept { return sizes_; }
 
+    /// Whether it is a share of the sequence, ratio(), or a number of tokens, count().
+    [[nodiscard]] constexpr bool is_ratio() const noexcept { return is_ratio_; }
+    [[nodiscard]] constexpr double ratio() const noexcept { return ratio_; }
+    [[nodiscard]] constexpr std::size_t count() const noexcept { return count_; }
+
     /// Tokens kept per kv head of a sequence: all of them where the budget exceeds it or where it is no longer than
     /// sinks + recent.
     /// @throws std::invalid_argument if sinks + recent tokens do not fit the budget

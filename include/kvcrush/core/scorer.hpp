@@ -104,17 +104,6 @@ concept SplittableScorer = P::needs_attention && requires {
     requires P::observes_heads_alone;
 };
 
-/// Whether a policy looks at the scores that it is given: selectors and allocators that do not say `static constexpr bool
-/// reads_scores = false`.
-template <typename P>
-inline constexpr bool policy_reads_scores = [] {
-    if constexpr (requires { P::reads_scores; }) {
-        return P::reads_scores;
-    } else {
-        return true;
-    }
-}();
-
 /// Any of the three.
 template <typename P>
 concept Scorer = Policy<P> && requires {

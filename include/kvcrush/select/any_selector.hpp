@@ -120,7 +120,7 @@ private:
         at_layer(const layer_context& where) const override {
             return std::make_shared<const model>(policy_at_layer(policy, where));
         }
-        [[nodiscard]] bool looks_at_scores() const noexcept override { return policy_reads_scores<P>; }
+        [[nodiscard]] bool looks_at_scores() const noexcept override { return reads_scores<P>; }
         [[nodiscard]] std::size_t num_queries(std::size_t seq_len) const noexcept override {
             if constexpr (requires { policy.num_queries(seq_len); }) {
                 return policy.num_queries(seq_len);
