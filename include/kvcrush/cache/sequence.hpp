@@ -59,13 +59,13 @@ struct sequence_options {
                         " tiers; 64 at most are allowed");
         detail::require(sinks.group_size() == 1 && dense.group_size() == 1,
                         "kv_sequence: sinks and dense rows need codecs of single rows");
-        const auto check = [this](const codec_pair& pair) {
+        const auto check_pair = [this](const codec_pair& pair) {
             pair.keys.validate_for(key_dim);
             pair.values.validate_for(value_dim);
         };
-        check(dense);
-        check(sinks);
-        std::for_each(tiers.begin(), tiers.end(), check);
+        check_pair(dense);
+        check_pair(sinks);
+        std::for_each(tiers.begin(), tiers.end(), check_pair);
     }
 };
 
