@@ -27,8 +27,8 @@ public:
     any_selector() : any_selector(kvcrush::top_k_selector{}) {}
 
     template <typename Selector>
-        requires(!std::is_same_v<Selector, any_selector>)
-    &&kvcrush::Policy<Selector> explicit any_selector(Selector selector)
+        requires(!std::is_same_v<Selector, any_selector>) && kvcrush::Policy<Selector>
+    explicit any_selector(Selector selector)
         : held_(std::make_shared<model<Selector>>(std::move(selector))) {}
 
     void validate() const { held_->validate(); }

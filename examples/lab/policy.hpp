@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Policies by name: what the command line can choose, bound to the library's types.
+/// What the command line can choose: recipes of the library by their text.
 #pragma once
 
-#include <kvcrush/kvcrush.hpp>
+#include <kvcrush/recipe/recipe.hpp>
 
-#include "any_allocator.hpp"
-#include "any_scorer.hpp"
-#include "any_selector.hpp"
-#include "codec_choice.hpp"
-#include "layer_plan.hpp"
-#include "policy_help.hpp"
+#include "weights.hpp"
 
 #include <cstddef>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,36 +18,34 @@ namespace lab {
 struct policy {
     /// As given on the command line.
     std::string text;
-    /// Keeps everything: the baseline.
-    bool full = false;
-    kvcrush::area_sizes areas{};
-    any_scorer scorer{};
-    any_selector selector{};
-    any_allocator allocator{};
-    /// Settles what layers and heads keep, where that is not for each layer to say; may be empty.
-    layer_planner planner{};
-    /// How the kept rows are stored; as they are, if empty.
-    std::optional<codec_choice> codec{};
+    kvcrush::recipe how{};
 
-    /// Shares of the tokens it keeps where a run asks for these ratios: its own where it has one, and more of them
-    /// where ratios count bytes.
+    /// Keeps everything as it is: the baseline.
+    [[nodiscard]] bool full() const noexcept { return how.keeps_everything(); }
+
+    /// What stands as keep ratio where a run asks for these: its own where it has one.
     [[nodiscard]] std::vector<double> ratios(const std::vector<double>& keep_ratios) const;
 
-    /// Tells it how many channels rows have; what counts bytes has to know before it is asked for ratios.
-    void set_head_dim(std::size_t channels) { head_dim_ = channels; }
+    /// What it may keep at one of them.
+    /// @throws std::invalid_argument if the ratio lies outside (0, 1]
+    [[nodiscard]] kvcrush::cache_budget at(double keep_ratio) const {
+        return how.keep.with_ratio(keep_ratio);
+    }
+    /// What it may keep of a text that goes on, where a run says so many tokens per kv head: its own share where it has
+    /// one, and more of them where it counts bytes.
+    [[nodiscard]] kvcrush::cache_budget within(std::size_t tokens, std::size_t tokens_seen) const;
 
-private:
-    std::size_t head_dim_ = 0;
+    /// @throws std::invalid_argument if it does not fit the model, or its budget holds no sinks and recent tokens
+    void check_for(const model_config& model,
+                   const kvcrush::cache_budget& keep,
+                   std::size_t tokens) const;
 };
 
-/// @throws input_error naming what is misspelt or out of range, and what is allowed
+/// @throws std::invalid_argument naming what is misspelt or out of range, and what is allowed
 [[nodiscard]] policy parse_policy(std::string_view text);
 
 /// A comma-separated list; `all` stands for every policy with its defaults.
-/// @throws input_error likewise
+/// @throws std::invalid_argument likewise
 [[nodiscard]] std::vector<policy> parse_policies(std::string_view list);
-
-/// What `kvcrush-lab policies` prints.
-[[nodiscard]] std::vector<policy_help> list_policies();
 
 } // namespace lab

@@ -216,9 +216,6 @@ private:
     }
     [[nodiscard]] query_view view_of(std::span<const float> queries) const;
     void encode_old_rows(kv_sequence& layer) const;
-    [[nodiscard]] cache_budget budget_of(const compress_request& request) const noexcept {
-        return request.keep ? *request.keep : recipe_.keep;
-    }
     [[nodiscard]] std::size_t tokens_of(const compress_request& request) const;
     void require_queries() const;
     [[nodiscard]] model_plan plan_layers(const compress_request& request,

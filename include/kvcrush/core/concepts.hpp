@@ -23,14 +23,13 @@ inline constexpr bool is_row_view<row_view<T>> = true;
 
 /// One layer's keys and values, readable by (kv head, token).
 template <typename Kv>
-concept KvSource = std::copyable<Kv> &&
-    requires(const Kv& kv, std::size_t head, std::size_t token) {
-    { kv.shape() }
-    noexcept->std::convertible_to<kv_shape>;
-    requires detail::is_row_view<decltype(kv.key(head, token))>;
-    requires detail::is_row_view<decltype(kv.value(head, token))>;
-    requires noexcept(kv.key(head, token))&& noexcept(kv.value(head, token));
-};
+concept KvSource =
+    std::copyable<Kv> && requires(const Kv& kv, std::size_t head, std::size_t token) {
+        { kv.shape() } noexcept -> std::convertible_to<kv_shape>;
+        requires detail::is_row_view<decltype(kv.key(head, token))>;
+        requires detail::is_row_view<decltype(kv.value(head, token))>;
+        requires noexcept(kv.key(head, token)) && noexcept(kv.value(head, token));
+    };
 
 /// The element types of a cache, const where it is read-only.
 template <typename Kv>
@@ -48,10 +47,8 @@ concept MutableKvSource =
 /// A cache in pages, whose unused pages can be handed back.
 template <typename Kv>
 concept PagedKvSource = KvSource<Kv> && requires(const Kv& kv, std::size_t head, std::size_t i) {
-    { kv.page_size() }
-    noexcept->std::convertible_to<std::size_t>;
-    { kv.page(head, i) }
-    noexcept->std::convertible_to<page_index>;
+    { kv.page_size() } noexcept -> std::convertible_to<std::size_t>;
+    { kv.page(head, i) } noexcept -> std::convertible_to<page_index>;
     { Kv::pages_are_shared } -> std::convertible_to<bool>;
 };
 

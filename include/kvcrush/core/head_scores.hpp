@@ -29,7 +29,7 @@ public:
 
     /// A read-only view of writable scores.
     template <typename U>
-        requires(std::is_const_v<T>&& std::is_same_v<const U, T>)
+        requires(std::is_const_v<T> && std::is_same_v<const U, T>)
     constexpr basic_head_scores(const basic_head_scores<U>& other) noexcept
         : values_(other.values()), num_heads_(other.num_heads()), seq_len_(other.seq_len()) {}
 

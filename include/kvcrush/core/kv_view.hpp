@@ -49,8 +49,9 @@ public:
                             shape.seq_len,
                             ")");
         }
-        check(keys.size(), shape.key_dim, layout.key_strides(shape), "kv_view: keys");
-        check(values.size(), shape.value_dim, layout.value_strides(shape), "kv_view: values");
+        check_extent(keys.size(), shape.key_dim, layout.key_strides(shape), "kv_view: keys");
+        check_extent(
+            values.size(), shape.value_dim, layout.value_strides(shape), "kv_view: values");
     }
 
     [[nodiscard]] constexpr kv_shape shape() const noexcept { return shape_; }
@@ -89,8 +90,10 @@ private:
                       const Layout& layout) noexcept
         : keys_(keys), values_(values), shape_(shape), layout_(layout) {}
 
-    constexpr void
-    check(std::size_t held, std::size_t dim, const kv_strides& strides, const char* what) const {
+    constexpr void check_extent(std::size_t held,
+                                std::size_t dim,
+                                const kv_strides& strides,
+                                const char* what) const {
         const std::size_t needed =
             detail::required_elements(shape_.num_kv_heads, shape_.seq_len, dim, strides, what);
         detail::require(

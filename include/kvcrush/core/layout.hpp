@@ -78,10 +78,8 @@ struct strided {
 /// A type that knows the strides of K and V for a shape.
 template <typename L>
 concept KvLayout = std::copyable<L> && requires(const L& layout, const kv_shape& shape) {
-    { layout.key_strides(shape) }
-    noexcept->std::same_as<kv_strides>;
-    { layout.value_strides(shape) }
-    noexcept->std::same_as<kv_strides>;
+    { layout.key_strides(shape) } noexcept -> std::same_as<kv_strides>;
+    { layout.value_strides(shape) } noexcept -> std::same_as<kv_strides>;
 };
 
 namespace detail {

@@ -141,8 +141,8 @@ public:
                         " - 1");
             }
         }
-        check(key_pool.size(), shape.key_dim, pool.key, "paged_kv_view: key pool");
-        check(value_pool.size(), shape.value_dim, pool.value, "paged_kv_view: value pool");
+        check_extent(key_pool.size(), shape.key_dim, pool.key, "paged_kv_view: key pool");
+        check_extent(value_pool.size(), shape.value_dim, pool.value, "paged_kv_view: value pool");
     }
 
     [[nodiscard]] constexpr kv_shape shape() const noexcept { return shape_; }
@@ -174,8 +174,10 @@ public:
     }
 
 private:
-    constexpr void
-    check(std::size_t held, std::size_t dim, const page_strides& strides, const char* what) const {
+    constexpr void check_extent(std::size_t held,
+                                std::size_t dim,
+                                const page_strides& strides,
+                                const char* what) const {
         if (shape_.seq_len == 0 || shape_.num_kv_heads == 0 || dim == 0) {
             return;
         }

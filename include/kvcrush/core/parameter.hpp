@@ -39,9 +39,7 @@ template <typename Enum>
 struct enum_names;
 
 template <typename Enum>
-concept NamedEnum = std::is_enum_v<Enum> && requires {
-    enum_names<Enum>::values;
-};
+concept NamedEnum = std::is_enum_v<Enum> && requires { enum_names<Enum>::values; };
 
 template <NamedEnum Enum>
 [[nodiscard]] constexpr std::string_view name_of(Enum value) noexcept {

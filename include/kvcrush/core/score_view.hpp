@@ -62,7 +62,7 @@ public:
 
     /// fp32 scores as the library makes them.
     template <typename U>
-        requires(std::is_same_v<T, float>&& std::is_same_v<std::remove_const_t<U>, float>)
+        requires(std::is_same_v<T, float> && std::is_same_v<std::remove_const_t<U>, float>)
     constexpr score_view(const basic_head_scores<U>& scores) noexcept
         : data_(scores.values().data()),
           num_heads_(scores.num_heads()),

@@ -26,11 +26,10 @@ struct problem_size {
 
 /// Gives every (kv head, token) an importance from keys and values alone.
 template <typename P, typename Kv>
-concept KeyScorer = Policy<P> && KvSource<Kv> &&
-    requires(const P& policy, const Kv& kv, head_scores scores) {
-    { policy.score(kv, scores) }
-    noexcept->std::same_as<void>;
-};
+concept KeyScorer =
+    Policy<P> && KvSource<Kv> && requires(const P& policy, const Kv& kv, head_scores scores) {
+        { policy.score(kv, scores) } noexcept -> std::same_as<void>;
+    };
 
 /// Gives every (query head, token) the mass it is paid, from the inputs named, and folds that into kv heads.
 template <typename P, typename... Inputs>
@@ -41,12 +40,9 @@ concept AttentionScorer = Policy<P> && requires(const P& policy,
                                                 const_head_scores paid,
                                                 scratch memory,
                                                 const problem_size& size) {
-    { policy.observe(inputs..., mass, memory) }
-    noexcept->std::same_as<void>;
-    { policy.reduce(paid, scores, memory) }
-    noexcept->std::same_as<void>;
-    { policy.scratch_bytes(size) }
-    noexcept->std::convertible_to<std::size_t>;
+    { policy.observe(inputs..., mass, memory) } noexcept -> std::same_as<void>;
+    { policy.reduce(paid, scores, memory) } noexcept -> std::same_as<void>;
+    { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
 };
 
 /// Gives every (kv head, token) an importance from all the inputs named, for methods whose query heads cannot be looked
@@ -57,10 +53,8 @@ concept DirectScorer = Policy<P> && requires(const P& policy,
                                              head_scores scores,
                                              scratch memory,
                                              const problem_size& size) {
-    { policy.score(inputs..., scores, memory) }
-    noexcept->std::same_as<void>;
-    { policy.scratch_bytes(size) }
-    noexcept->std::convertible_to<std::size_t>;
+    { policy.score(inputs..., scores, memory) } noexcept -> std::same_as<void>;
+    { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
 };
 
 namespace detail {
@@ -100,9 +94,7 @@ inline constexpr bool reads_scores = [] {
 /// A scorer whose first step looks at each kv head with its query heads alone, so that threads may share the heads. It
 /// says so with `static constexpr bool observes_heads_alone = true`.
 template <typename P>
-concept SplittableScorer = P::needs_attention && requires {
-    requires P::observes_heads_alone;
-};
+concept SplittableScorer = P::needs_attention && requires { requires P::observes_heads_alone; };
 
 /// Any of the three.
 template <typename P>

@@ -80,8 +80,9 @@ struct bf16 {
 
 /// What K and V may be made of.
 template <typename T>
-concept Element = std::same_as < std::remove_const_t<T>,
-float > || std::same_as<std::remove_const_t<T>, f16> || std::same_as<std::remove_const_t<T>, bf16>;
+concept Element =
+    std::same_as<std::remove_const_t<T>, float> || std::same_as<std::remove_const_t<T>, f16> ||
+    std::same_as<std::remove_const_t<T>, bf16>;
 
 /// Converts one value; the inverse of to_float, rounding to nearest even.
 template <Element T>

@@ -3,7 +3,7 @@
 /// How a cache is compressed, as a value: which tokens stay, how many, and how their rows are stored.
 #pragma once
 
-#include <kvcrush/core/error.hpp>
+#include <kvcrush/core/budget.hpp>
 #include <kvcrush/recipe/cache_budget.hpp>
 #include <kvcrush/recipe/layer_judge.hpp>
 #include <kvcrush/recipe/model_allocator.hpp>
@@ -50,6 +50,26 @@ struct recipe {
     /// Whether compression can do nothing at all: every token stays, dense.
     [[nodiscard]] bool keeps_everything() const noexcept {
         return keep == cache_budget::everything() && !rows.encodes();
+    }
+
+    /// Tokens per kv head that `keep` allows on average, sinks and recent included.
+    /// @param head       what a kv head has seen
+    /// @param num_heads  kv heads of all layers
+    /// @throws std::invalid_argument if they do not hold the protected tokens
+    [[nodiscard]] std::size_t
+    tokens_for(const cache_budget& budget_of, const head_extent& head, std::size_t num_heads) const {
+        const double share = budget_of.token_share(rows, head, num_heads);
+        const auto seen = static_cast<double>(head.tokens_seen);
+        switch (budget_of.counts()) {
+        case cache_budget::unit::token_share:
+            return budget::keep_ratio(share, areas).tokens_for(head.tokens_seen);
+        case cache_budget::unit::tokens:
+            return budget::tokens(static_cast<std::size_t>(budget_of.value()), areas)
+                .tokens_for(head.tokens_seen);
+        default:
+            return budget::tokens(static_cast<std::size_t>(share * seen), areas)
+                .tokens_for(head.tokens_seen);
+        }
     }
 
     /// Queries of the newest tokens that compression looks at, of a cache that has seen so many.

@@ -47,8 +47,8 @@ inline namespace v0 {
 /// needs them.
 /// @note   Needs keys and the last 256 queries. Linear in tokens. Ties keep the earlier token.
 /// @note   On the reference model at a quarter of the tokens: KLD 0.78 of snapkv's, needles found whether the question
-///         was known at compression or not. The shares were chosen there, on the development texts; near = 0.35,
-///         unlike = 0.1 predicts text a little better and loses needles.
+///         was known at compression or not. The shares were chosen there, on the development texts;
+///         near_share = 0.35, unlike_share = 0.1 predicts text a little better and loses needles.
 /// @see    kvcrush's own; made of SnapKV (arXiv:2404.14469), H2O (arXiv:2306.14048) and KeyDiff (arXiv:2504.15364)
 struct horizons_selector {
     static constexpr std::string_view name = "horizons";
@@ -58,29 +58,31 @@ struct horizons_selector {
         "what the last query attends to, what many did, and keys unlike the others";
 
     /// Part of the middle budget for what the last query attends to.
-    double near = 0.4;
+    double near_share = 0.4;
     /// Part of the middle budget for keys unlike the others; the rest is for `far`.
-    double unlike = 0.2;
+    double unlike_share = 0.2;
     /// Width of the max pool over both of them, odd [tokens].
     std::size_t pooling_kernel_size = 7;
 
     static constexpr auto parameters() {
         using self = horizons_selector;
         return std::tuple{
-            parameter{"near", &self::near, "part of the middle budget for the last query"},
-            parameter{"unlike", &self::unlike, "part for keys unlike the others"},
+            parameter{"near", &self::near_share, "part of the middle budget for the last query"},
+            parameter{"unlike", &self::unlike_share, "part for keys unlike the others"},
             parameter{"kernel", &self::pooling_kernel_size, "width of their pool, odd [tokens]"}};
     }
 
     /// @throws std::invalid_argument if a share is negative, both are more than 1, or the kernel is even
     void validate() const {
-        detail::require(
-            near >= 0.0 && near <= 1.0, "horizons: near is ", near, "; it must lie in [0, 1]");
-        detail::require(unlike >= 0.0 && near + unlike <= 1.0,
+        detail::require(near_share >= 0.0 && near_share <= 1.0,
+                        "horizons: near is ",
+                        near_share,
+                        "; it must lie in [0, 1]");
+        detail::require(unlike_share >= 0.0 && near_share + unlike_share <= 1.0,
                         "horizons: unlike is ",
-                        unlike,
+                        unlike_share,
                         "; it must lie in [0, 1 - near], near is ",
-                        near);
+                        near_share);
         detail::require(pooling_kernel_size % 2 == 1,
                         "horizons: kernel is ",
                         pooling_kernel_size,
@@ -142,13 +144,14 @@ private:
         const std::span<float> places = memory.take<float>(middle);
         rank_near(size, area, near_ranks, memory, kv, queries);
         rank_unlike(size, area, unlike_ranks, memory, kv);
-        const second_opinion far(far_judge(), size, memory, kv, queries);
+        const second_opinion opinion(far_judge(), size, memory, kv, queries);
         for (std::size_t head = 0; head < num_heads; ++head) {
-            score_ranks(area.middle(far.row(head)), far_ranks, memory);
+            score_ranks(area.middle(opinion.row(head)), far_ranks, memory);
             for (std::size_t t = 0; t < middle; ++t) {
-                const double place = (std::min)({place_of(near_ranks[t], near),
-                                                 place_of(unlike_ranks[t], unlike),
-                                                 place_of(far_ranks[t], 1.0 - near - unlike)});
+                const double place =
+                    (std::min)({place_of(near_ranks[t], near_share),
+                                place_of(unlike_ranks[t], unlike_share),
+                                place_of(far_ranks[t], 1.0 - near_share - unlike_share)});
                 places[t] = static_cast<float>(-place);
             }
             const std::size_t count = detail::middle_budget(area, request.counts[head]);

@@ -34,10 +34,8 @@ concept Selector = Policy<P> && requires(const P& policy,
                                          selection& out,
                                          const problem_size& size,
                                          const Inputs&... inputs) {
-    { policy.select(request, out, inputs...) }
-    noexcept->std::same_as<void>;
-    { policy.scratch_bytes(size) }
-    noexcept->std::convertible_to<std::size_t>;
+    { policy.select(request, out, inputs...) } noexcept -> std::same_as<void>;
+    { policy.scratch_bytes(size) } noexcept -> std::convertible_to<std::size_t>;
 };
 
 namespace detail {

@@ -103,43 +103,43 @@ flip_signs_avx2(__m256 x, const std::uint64_t* signs, std::size_t channel) noexc
         x, _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1), _mm256_permute2f128_ps(x, x, 0x01));
 }
 
-/// Distance `Distance` vectors, from butterfly I on. Recursion instead of a loop keeps the vectors in registers at -O2.
-template <std::size_t Vectors, std::size_t Distance, std::size_t I = 0>
+/// Distance `Distance` vectors, from butterfly Is on. Recursion instead of a loop keeps the vectors in registers at -O2.
+template <std::size_t Vectors, std::size_t Distance, std::size_t Is = 0>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline void butterflies_avx2(__m256* x) noexcept {
-    if constexpr (I < Vectors / 2) {
-        constexpr std::size_t first = I / Distance * 2 * Distance + I % Distance;
+    if constexpr (Is < Vectors / 2) {
+        constexpr std::size_t first = Is / Distance * 2 * Distance + Is % Distance;
         const __m256 low = x[first];
         const __m256 high = x[first + Distance];
         x[first] = _mm256_add_ps(low, high);
         x[first + Distance] = _mm256_sub_ps(low, high);
-        butterflies_avx2<Vectors, Distance, I + 1>(x);
+        butterflies_avx2<Vectors, Distance, Is + 1>(x);
     } else if constexpr (2 * Distance < Vectors) {
         butterflies_avx2<Vectors, 2 * Distance>(x);
     }
 }
 
-template <std::size_t Vectors, std::size_t I = 0>
+template <std::size_t Vectors, std::size_t Is = 0>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline void
 load_vectors_avx2(const hadamard_block& block, __m256* x) noexcept {
-    if constexpr (I < Vectors) {
-        x[I] = hadamard_of_8(flip_signs_avx2(
-            _mm256_loadu_ps(block.from + 8 * I), block.signs.before, block.channel + 8 * I));
-        load_vectors_avx2<Vectors, I + 1>(block, x);
+    if constexpr (Is < Vectors) {
+        x[Is] = hadamard_of_8(flip_signs_avx2(
+            _mm256_loadu_ps(block.from + 8 * Is), block.signs.before, block.channel + 8 * Is));
+        load_vectors_avx2<Vectors, Is + 1>(block, x);
     }
 }
 
-template <bool Last, std::size_t Vectors, std::size_t I = 0>
+template <bool Last, std::size_t Vectors, std::size_t Is = 0>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline void
 store_vectors_avx2(const hadamard_block& block, const __m256* x) noexcept {
-    if constexpr (I < Vectors) {
-        __m256 y = x[I];
+    if constexpr (Is < Vectors) {
+        __m256 y = x[Is];
         if constexpr (Last) {
             y = flip_signs_avx2(_mm256_mul_ps(y, _mm256_set1_ps(block.scale)),
                                 block.signs.after,
-                                block.channel + 8 * I);
+                                block.channel + 8 * Is);
         }
-        _mm256_storeu_ps(block.values + 8 * I, y);
-        store_vectors_avx2<Last, Vectors, I + 1>(block, x);
+        _mm256_storeu_ps(block.values + 8 * Is, y);
+        store_vectors_avx2<Last, Vectors, Is + 1>(block, x);
     }
 }
 
@@ -224,42 +224,42 @@ ones_with_signs(__mmask16 minus) noexcept {
         x, ones_with_signs(0xFF00), _mm512_maskz_shuffle_f32x4(0xFFFF, x, x, 0x4E));
 }
 
-template <std::size_t Vectors, std::size_t Distance, std::size_t I = 0>
+template <std::size_t Vectors, std::size_t Distance, std::size_t Is = 0>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void butterflies_avx512(__m512* x) noexcept {
-    if constexpr (I < Vectors / 2) {
-        constexpr std::size_t first = I / Distance * 2 * Distance + I % Distance;
+    if constexpr (Is < Vectors / 2) {
+        constexpr std::size_t first = Is / Distance * 2 * Distance + Is % Distance;
         const __m512 low = x[first];
         const __m512 high = x[first + Distance];
         x[first] = _mm512_add_ps(low, high);
         x[first + Distance] = _mm512_sub_ps(low, high);
-        butterflies_avx512<Vectors, Distance, I + 1>(x);
+        butterflies_avx512<Vectors, Distance, Is + 1>(x);
     } else if constexpr (2 * Distance < Vectors) {
         butterflies_avx512<Vectors, 2 * Distance>(x);
     }
 }
 
-template <std::size_t Vectors, std::size_t I = 0>
+template <std::size_t Vectors, std::size_t Is = 0>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 load_vectors_avx512(const hadamard_block& block, __m512* x) noexcept {
-    if constexpr (I < Vectors) {
-        x[I] = hadamard_of_16(flip_signs_avx512(
-            _mm512_loadu_ps(block.from + 16 * I), block.signs.before, block.channel + 16 * I));
-        load_vectors_avx512<Vectors, I + 1>(block, x);
+    if constexpr (Is < Vectors) {
+        x[Is] = hadamard_of_16(flip_signs_avx512(
+            _mm512_loadu_ps(block.from + 16 * Is), block.signs.before, block.channel + 16 * Is));
+        load_vectors_avx512<Vectors, Is + 1>(block, x);
     }
 }
 
-template <bool Last, std::size_t Vectors, std::size_t I = 0>
+template <bool Last, std::size_t Vectors, std::size_t Is = 0>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 store_vectors_avx512(const hadamard_block& block, const __m512* x) noexcept {
-    if constexpr (I < Vectors) {
-        __m512 y = x[I];
+    if constexpr (Is < Vectors) {
+        __m512 y = x[Is];
         if constexpr (Last) {
             y = flip_signs_avx512(_mm512_mul_ps(y, _mm512_set1_ps(block.scale)),
                                   block.signs.after,
-                                  block.channel + 16 * I);
+                                  block.channel + 16 * Is);
         }
-        _mm512_storeu_ps(block.values + 16 * I, y);
-        store_vectors_avx512<Last, Vectors, I + 1>(block, x);
+        _mm512_storeu_ps(block.values + 16 * Is, y);
+        store_vectors_avx512<Last, Vectors, Is + 1>(block, x);
     }
 }
 

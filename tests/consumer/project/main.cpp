@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What windows.h does to those who include it first.
-#define min(a, b) (((a) < (b)) ? (a) : (b))
-#define max(a, b) (((a) > (b)) ? (a) : (b))
+#include "system_macros.hpp"
+
 #include <kvcrush/kvcrush.hpp>
 
 #include <cstdio>

@@ -138,9 +138,9 @@ TEST(Horizons, ReadsItsListsTogether) {
             const lists judged = lists_of(data, head, policy.pooling_kernel_size);
             for (const std::size_t count : std::initializer_list<std::size_t>{8, 12, 30, 55}) {
                 const std::set<std::size_t> middle =
-                    reference::read_together({{judged.near, policy.near},
-                                              {judged.unlike, policy.unlike},
-                                              {judged.far, 1.0 - policy.near - policy.unlike}},
+                    reference::read_together({{judged.near, policy.near_share},
+                                              {judged.unlike, policy.unlike_share},
+                                              {judged.far, 1.0 - policy.near_share - policy.unlike_share}},
                                              count - 7);
                 tokens expected{0, 1};
                 expected.insert(expected.end(), middle.begin(), middle.end());
@@ -155,7 +155,7 @@ TEST(Horizons, ReadsItsListsTogether) {
 }
 
 TEST(Horizons, EachJudgeGetsItsShareAtLeast) {
-    const horizons_selector policy{.near = 0.5, .unlike = 0.25};
+    const horizons_selector policy{.near_share = 0.5, .unlike_share = 0.25};
     const example data(3, 3, 400, 64);
     for (std::size_t head = 0; head < 3; ++head) {
         const tokens kept = keep(data, policy, 107, head);
@@ -179,9 +179,9 @@ TEST(Horizons, OneJudgeAloneIsThatScorer) {
         crush.plan(data.size(), budget::tokens(90, {2, 5}));
         return test::list(crush.select(data.kv(), data.asking()).kept(1));
     };
-    EXPECT_EQ(keep(data, {.near = 1.0, .unlike = 0.0}, 90, 1),
+    EXPECT_EQ(keep(data, {.near_share = 1.0, .unlike_share = 0.0}, 90, 1),
               plain(snapkv_scorer{.observation_window = 1, .shared = true}));
-    EXPECT_EQ(keep(data, {.near = 0.0, .unlike = 0.0}, 90, 1), plain(glob_scorer{.last = 256}));
+    EXPECT_EQ(keep(data, {.near_share = 0.0, .unlike_share = 0.0}, 90, 1), plain(glob_scorer{.last = 256}));
 }
 
 TEST(Horizons, KeepsWhatItMayWhateverTheData) {
@@ -222,15 +222,15 @@ TEST(Horizons, RefusesSharesBeyondTheBudget) {
         }
         return std::string("taken");
     };
-    EXPECT_EQ(message({.near = 1.5}), "kvcrush::horizons: near is 1.5; it must lie in [0, 1]");
-    EXPECT_EQ(message({.near = nan}), "kvcrush::horizons: near is nan; it must lie in [0, 1]");
-    EXPECT_EQ(message({.near = 0.5, .unlike = 0.75}),
+    EXPECT_EQ(message({.near_share = 1.5}), "kvcrush::horizons: near is 1.5; it must lie in [0, 1]");
+    EXPECT_EQ(message({.near_share = nan}), "kvcrush::horizons: near is nan; it must lie in [0, 1]");
+    EXPECT_EQ(message({.near_share = 0.5, .unlike_share = 0.75}),
               "kvcrush::horizons: unlike is 0.75; it must lie in [0, 1 - near], near is 0.5");
-    EXPECT_EQ(message({.unlike = -0.1}),
+    EXPECT_EQ(message({.unlike_share = -0.1}),
               "kvcrush::horizons: unlike is -0.1; it must lie in [0, 1 - near], near is 0.4");
     EXPECT_EQ(message({.pooling_kernel_size = 4}),
               "kvcrush::horizons: kernel is 4; it must be odd");
-    EXPECT_EQ(message({.near = 0.0, .unlike = 1.0}), "taken");
+    EXPECT_EQ(message({.near_share = 0.0, .unlike_share = 1.0}), "taken");
 }
 
 } // namespace

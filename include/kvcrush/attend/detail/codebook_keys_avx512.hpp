@@ -176,8 +176,8 @@ eight_times(const std::byte* from) noexcept {
     return _mm512_set1_epi64(bytes);
 }
 
-/// Vector V of 64 channels. I is 2 * query + half of the rows.
-template <std::size_t Bits, std::size_t V, std::size_t... I>
+/// Vector V of 64 channels. Is is 2 * query + half of the rows.
+template <std::size_t Bits, std::size_t V, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
 add_codebook_products(sums_of_bytes* sums,
                       __m512i first_half,
@@ -185,10 +185,10 @@ add_codebook_products(sums_of_bytes* sums,
                       const std::byte* const* queries,
                       std::size_t at,
                       __m512i table,
-                      std::index_sequence<I...>) noexcept {
+                      std::index_sequence<Is...>) noexcept {
     const __m512i k[2] = {codebook_keys<Bits, V>(first_half, table),
                           codebook_keys<Bits, V>(second_half, table)};
-    ((add_products_of_bytes(sums[I], k[I % 2], eight_times(queries[I / 2] + at + 8 * V))), ...);
+    ((add_products_of_bytes(sums[Is], k[Is % 2], eight_times(queries[Is / 2] + at + 8 * V))), ...);
 }
 
 /// The vectors V of the two words of a part, counted from its first one.
@@ -222,8 +222,8 @@ add_lane_pairs(sums_of_bytes first, sums_of_bytes second) noexcept {
     return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_add_epi32(even, odd));
 }
 
-/// Sixteen rows with sizeof...(I) / 2 queries.
-template <std::size_t Bits, std::size_t... Part, std::size_t... I>
+/// Sixteen rows with sizeof...(Is) / 2 queries.
+template <std::size_t Bits, std::size_t... Part, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
 codebook_dots_block(const std::byte* const* rows,
                     const std::byte* const* queries,
@@ -232,21 +232,21 @@ codebook_dots_block(const std::byte* const* rows,
                     __m512 scales,
                     float* out,
                     std::index_sequence<Part...>,
-                    std::index_sequence<I...> indices) noexcept {
+                    std::index_sequence<Is...> indices) noexcept {
     constexpr std::size_t head = codebook_queries<Bits>::head;
     constexpr auto in_part = std::make_index_sequence<8 / sizeof...(Part)>();
     const __m512i table = sixty_four(codebook_table<Bits>::without_sign);
-    sums_of_bytes sums[sizeof...(I)];
-    ((sums[I] = reinterpret_cast<sums_of_bytes>(eight_times(queries[I / 2] + 8))), ...);
+    sums_of_bytes sums[sizeof...(Is)];
+    ((sums[Is] = reinterpret_cast<sums_of_bytes>(eight_times(queries[Is / 2] + 8))), ...);
     std::ptrdiff_t offset = 2;
     for (std::size_t at = head; at < head + dim; at += 64, offset += 8 * std::ptrdiff_t{Bits}) {
         (add_codebook_part<Bits, Part>(sums, rows, offset, queries, at, table, in_part, indices),
          ...);
     }
-    ((I % 2 == 0
-          ? _mm512_storeu_ps(out + I / 2 * attend_tile,
-                             _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(steps[I / 2]),
-                                                         add_lane_pairs(sums[I], sums[I | 1])),
+    ((Is % 2 == 0
+          ? _mm512_storeu_ps(out + Is / 2 * attend_tile,
+                             _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(steps[Is / 2]),
+                                                         add_lane_pairs(sums[Is], sums[Is | 1])),
                                            scales))
           : void()),
      ...);

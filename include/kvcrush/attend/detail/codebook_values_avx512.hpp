@@ -212,8 +212,8 @@ KVCRUSH_TARGET_AVX512_VNNI inline void round_codebook_weights(const float* weigh
     }
 }
 
-/// 64 channels from c on. I is 4 * query + vector.
-template <std::size_t Bits, std::size_t... I>
+/// 64 channels from c on. Is is 4 * query + vector.
+template <std::size_t Bits, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
 codebook_accumulate_block(const tile_rows& rows,
                           const codebook_weights& weights,
@@ -221,12 +221,12 @@ codebook_accumulate_block(const tile_rows& rows,
                           std::size_t dim,
                           bool prefetch,
                           float* out,
-                          std::index_sequence<I...>) noexcept {
+                          std::index_sequence<Is...>) noexcept {
     const __m512i table = sixty_four(codebook_table<Bits>::with_sign);
     const std::size_t offset = codebook_rows_avx512<Bits>::offset(c);
     const std::size_t last = prefetch ? codebook_rows_avx512<Bits>::offset(c + 64) : 0;
-    sums_of_bytes sums[sizeof...(I)];
-    ((sums[I] = sums_of_bytes{}), ...);
+    sums_of_bytes sums[sizeof...(Is)];
+    ((sums[Is] = sums_of_bytes{}), ...);
     for (std::size_t t = 0; t < rows.count; t += 4) {
         for (std::size_t i = t; i < t + 4; ++i) {
             prefetch_row(rows, i, offset - 2, last);
@@ -235,14 +235,14 @@ codebook_accumulate_block(const tile_rows& rows,
         __m512i v[4];
         codebook_values<Bits>(r, offset, table, v);
         ((add_products_of_bytes(
-             sums[I], four_weights(weights.whole + I / 4 * attend_tile + t), v[I % 4])),
+             sums[Is], four_weights(weights.whole + Is / 4 * attend_tile + t), v[Is % 4])),
          ...);
     }
-    ((I % 4 == 0 ? put_in_order<Bits>(sums + I) : void()), ...);
-    (_mm512_storeu_ps(out + I / 4 * dim + c + I % 4 * 16,
-                      _mm512_fmadd_ps(whole_floats(sums[I]),
-                                      _mm512_set1_ps(weights.step[I / 4]),
-                                      _mm512_loadu_ps(out + I / 4 * dim + c + I % 4 * 16))),
+    ((Is % 4 == 0 ? put_in_order<Bits>(sums + Is) : void()), ...);
+    (_mm512_storeu_ps(out + Is / 4 * dim + c + Is % 4 * 16,
+                      _mm512_fmadd_ps(whole_floats(sums[Is]),
+                                      _mm512_set1_ps(weights.step[Is / 4]),
+                                      _mm512_loadu_ps(out + Is / 4 * dim + c + Is % 4 * 16))),
      ...);
 }
 

@@ -214,8 +214,8 @@ row_scales(const float* scales) noexcept {
         0xFFFF, lane, _mm512_maskz_broadcast_f32x4(0xFFFF, _mm_loadu_ps(scales)));
 }
 
-/// Rows t ... t + 7 with sizeof...(I) / 2 queries; I is 2 * query + half of the rows.
-template <typename Codes, std::size_t... I>
+/// Rows t ... t + 7 with sizeof...(Is) / 2 queries; Is is 2 * query + half of the rows.
+template <typename Codes, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
 integer_dots_block(const tile_rows& rows,
                    std::size_t t,
@@ -224,29 +224,31 @@ integer_dots_block(const tile_rows& rows,
                    std::size_t dim,
                    const float* scales,
                    float* out,
-                   std::index_sequence<I...>) noexcept {
-    constexpr std::size_t num_queries = sizeof...(I) / 2;
+                   std::index_sequence<Is...>) noexcept {
+    constexpr std::size_t num_queries = sizeof...(Is) / 2;
     const std::byte* const* const r = rows.group + t;
     const std::size_t block = Codes::block(dim);
     const __m512 zero = _mm512_setzero_ps();
     __m512 sums[8] = {zero, zero, zero, zero, zero, zero, zero, zero};
     std::size_t at = 16;
     for (std::size_t first = 0, b = 0; first < dim; first += block, ++b) {
-        sums_of_bytes low[sizeof...(I)];
+        sums_of_bytes low[sizeof...(Is)];
         const std::size_t correction = at + 2 * block;
-        ((low[I] = reinterpret_cast<sums_of_bytes>(four_times(queries[I / 2] + correction))), ...);
+        ((low[Is] = reinterpret_cast<sums_of_bytes>(four_times(queries[Is / 2] + correction))),
+         ...);
         if constexpr (Codes::bits == 8) {
-            sums_of_bytes high[sizeof...(I)];
-            ((high[I] = sums_of_bytes{}), ...);
+            sums_of_bytes high[sizeof...(Is)];
+            ((high[Is] = sums_of_bytes{}), ...);
             const __m512i flip = _mm512_set1_epi32(static_cast<int>(0x80808080U));
             for (std::size_t c = first; c < first + block; c += 16, at += 32) {
                 const __m512i k[2] = {_mm512_xor_si512(four_rows(r, Codes::offset(c)), flip),
                                       _mm512_xor_si512(four_rows(r + 4, Codes::offset(c)), flip)};
-                ((add_products_of_bytes(high[I], k[I % 2], four_times(queries[I / 2] + at))), ...);
-                ((add_products_of_bytes(low[I], k[I % 2], four_times(queries[I / 2] + at + 16))),
+                ((add_products_of_bytes(high[Is], k[Is % 2], four_times(queries[Is / 2] + at))),
+                 ...);
+                ((add_products_of_bytes(low[Is], k[Is % 2], four_times(queries[Is / 2] + at + 16))),
                  ...);
             }
-            ((low[I] += high[I] << 8), ...);
+            ((low[Is] += high[Is] << 8), ...);
         } else {
             const __m512i lower = _mm512_set1_epi8(0x0F);
             const __m512i upper = _mm512_set1_epi8(static_cast<char>(0xF0));
@@ -256,8 +258,9 @@ integer_dots_block(const tile_rows& rows,
             const __m512i sixteen[2] = {
                 _mm512_and_si512(_mm512_maskz_slli_epi16(~0U, x[0], 4), upper),
                 _mm512_and_si512(_mm512_maskz_slli_epi16(~0U, x[1], 4), upper)};
-            ((add_products_of_bytes(low[I], sixteen[I % 2], four_times(queries[I / 2] + at))), ...);
-            ((add_products_of_bytes(low[I], one[I % 2], four_times(queries[I / 2] + at + 16))),
+            ((add_products_of_bytes(low[Is], sixteen[Is % 2], four_times(queries[Is / 2] + at))),
+             ...);
+            ((add_products_of_bytes(low[Is], one[Is % 2], four_times(queries[Is / 2] + at + 16))),
              ...);
             const __m512i one_of_high[2] = {
                 _mm512_and_si512(_mm512_maskz_srli_epi16(~0U, x[0], 4), lower),
@@ -265,10 +268,10 @@ integer_dots_block(const tile_rows& rows,
             const __m512i sixteen_of_high[2] = {_mm512_and_si512(x[0], upper),
                                                 _mm512_and_si512(x[1], upper)};
             ((add_products_of_bytes(
-                 low[I], sixteen_of_high[I % 2], four_times(queries[I / 2] + at + 32))),
+                 low[Is], sixteen_of_high[Is % 2], four_times(queries[Is / 2] + at + 32))),
              ...);
             ((add_products_of_bytes(
-                 low[I], one_of_high[I % 2], four_times(queries[I / 2] + at + 48))),
+                 low[Is], one_of_high[Is % 2], four_times(queries[Is / 2] + at + 48))),
              ...);
             at += 64;
         }
@@ -276,9 +279,9 @@ integer_dots_block(const tile_rows& rows,
         if constexpr (Codes::has_blocks) {
             const __m512 factors[2] = {row_scales(scales + b * attend_tile + t),
                                        row_scales(scales + b * attend_tile + t + 4)};
-            ((sums[I] = _mm512_fmadd_ps(whole_floats(low[I]), factors[I % 2], sums[I])), ...);
+            ((sums[Is] = _mm512_fmadd_ps(whole_floats(low[Is]), factors[Is % 2], sums[Is])), ...);
         } else {
-            ((sums[I] = whole_floats(low[I])), ...);
+            ((sums[Is] = whole_floats(low[Is])), ...);
         }
     }
     __m512 first = _mm512_mul_ps(steps, add_row_lanes(sums[0], sums[2], sums[4], sums[6]));
@@ -434,8 +437,8 @@ four_weights(const std::uint8_t* from) noexcept {
     return _mm512_set1_epi32(bytes);
 }
 
-/// Up to 32 channels from c on. I is Chunks * query + which 16 of the channels.
-template <typename Codes, std::size_t Chunks, std::size_t... I>
+/// Up to 32 channels from c on. Is is Chunks * query + which 16 of the channels.
+template <typename Codes, std::size_t Chunks, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
 integer_accumulate_block(const tile_rows& rows,
                          const integer_weights& weights,
@@ -443,7 +446,7 @@ integer_accumulate_block(const tile_rows& rows,
                          std::size_t dim,
                          bool prefetch,
                          float* out,
-                         std::index_sequence<I...>) noexcept {
+                         std::index_sequence<Is...>) noexcept {
     // Byte r of dword i comes from byte i of row r.
     const __m512i by_channel = _mm512_add_epi8(_mm512_set1_epi32(0x30201000),
                                                _mm512_setr_epi32(0x00000000,
@@ -464,11 +467,11 @@ integer_accumulate_block(const tile_rows& rows,
                                                                  0x0F0F0F0F));
     const std::size_t first = prefetch ? Codes::offset(c) : 0;
     const std::size_t last = prefetch ? Codes::offset(c + 16 * Chunks - 1) + 1 : 0;
-    sums_of_bytes low[sizeof...(I)];
+    sums_of_bytes low[sizeof...(Is)];
     if constexpr (Codes::bits == 8) {
-        ((low[I] = sums_of_bytes{}), ...);
-        sums_of_bytes high[sizeof...(I)];
-        ((high[I] = sums_of_bytes{}), ...);
+        ((low[Is] = sums_of_bytes{}), ...);
+        sums_of_bytes high[sizeof...(Is)];
+        ((high[Is] = sums_of_bytes{}), ...);
         for (std::size_t t = 0; t < rows.count; t += 4) {
             for (std::size_t i = t; i < t + 4; ++i) {
                 prefetch_row(rows, i, first, last);
@@ -481,19 +484,20 @@ integer_accumulate_block(const tile_rows& rows,
                                   ~0ULL,
                                   by_channel,
                                   four_rows(rows.group + t, Codes::offset(c + (Chunks - 1) * 16)))};
-            ((add_products_of_bytes(high[I],
-                                    four_weights(weights.high + I / Chunks * attend_tile + t),
-                                    v[I % Chunks])),
+            ((add_products_of_bytes(high[Is],
+                                    four_weights(weights.high + Is / Chunks * attend_tile + t),
+                                    v[Is % Chunks])),
              ...);
-            ((add_products_of_bytes(
-                 low[I], four_weights(weights.low + I / Chunks * attend_tile + t), v[I % Chunks])),
+            ((add_products_of_bytes(low[Is],
+                                    four_weights(weights.low + Is / Chunks * attend_tile + t),
+                                    v[Is % Chunks])),
              ...);
         }
-        ((low[I] += high[I] << 8), ...);
+        ((low[Is] += high[Is] << 8), ...);
     } else {
         const __m512i lower = _mm512_set1_epi8(0x0F);
         const __m512i upper = _mm512_set1_epi8(static_cast<char>(0xF0));
-        ((low[I] = sums_of_bytes{} - 8 * weights.sum[I / Chunks]), ...);
+        ((low[Is] = sums_of_bytes{} - 8 * weights.sum[Is / Chunks]), ...);
         for (std::size_t t = 0; t < rows.count; t += 4) {
             for (std::size_t i = t; i < t + 4; ++i) {
                 prefetch_row(rows, i, first, last);
@@ -504,21 +508,21 @@ integer_accumulate_block(const tile_rows& rows,
                                     _mm512_and_si512(_mm512_maskz_srli_epi16(~0U, x, 4), lower)};
             const __m512i sixteen[2] = {_mm512_and_si512(_mm512_maskz_slli_epi16(~0U, x, 4), upper),
                                         _mm512_and_si512(x, upper)};
-            ((add_products_of_bytes(low[I],
-                                    sixteen[I % Chunks],
-                                    four_weights(weights.high + I / Chunks * attend_tile + t))),
+            ((add_products_of_bytes(low[Is],
+                                    sixteen[Is % Chunks],
+                                    four_weights(weights.high + Is / Chunks * attend_tile + t))),
              ...);
-            ((add_products_of_bytes(low[I],
-                                    one[I % Chunks],
-                                    four_weights(weights.low + I / Chunks * attend_tile + t))),
+            ((add_products_of_bytes(low[Is],
+                                    one[Is % Chunks],
+                                    four_weights(weights.low + Is / Chunks * attend_tile + t))),
              ...);
         }
     }
     (_mm512_storeu_ps(
-         out + I / Chunks * dim + c + I % Chunks * 16,
-         _mm512_fmadd_ps(whole_floats(low[I]),
-                         _mm512_set1_ps(weights.step[I / Chunks]),
-                         _mm512_loadu_ps(out + I / Chunks * dim + c + I % Chunks * 16))),
+         out + Is / Chunks * dim + c + Is % Chunks * 16,
+         _mm512_fmadd_ps(whole_floats(low[Is]),
+                         _mm512_set1_ps(weights.step[Is / Chunks]),
+                         _mm512_loadu_ps(out + Is / Chunks * dim + c + Is % Chunks * 16))),
      ...);
 }
 

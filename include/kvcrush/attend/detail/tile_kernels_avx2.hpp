@@ -77,14 +77,14 @@ add_lanes_avx2(const __m256 (&s)[8]) noexcept {
     return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
 }
 
-/// Rows t and t + 1 with sizeof...(I) / 2 queries.
-template <typename Loader, std::size_t... I>
+/// Rows t and t + 1 with sizeof...(Is) / 2 queries.
+template <typename Loader, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline void
 dots_block_avx2(const std::byte* const* rows,
                 const float* queries,
                 std::size_t dim,
                 float* out,
-                std::index_sequence<I...>) noexcept {
+                std::index_sequence<Is...>) noexcept {
     const __m256 zero = _mm256_setzero_ps();
     __m256 sums[8] = {zero, zero, zero, zero, zero, zero, zero, zero};
     const std::byte* const r0 = rows[0];
@@ -92,15 +92,16 @@ dots_block_avx2(const std::byte* const* rows,
     std::size_t c = 0;
     for (; c + 8 <= dim; c += 8) {
         const __m256 k[2] = {Loader::load(r0, c), Loader::load(r1, c)};
-        ((sums[I] = _mm256_fmadd_ps(k[I % 2], _mm256_loadu_ps(queries + I / 2 * dim + c), sums[I])),
+        ((sums[Is] =
+              _mm256_fmadd_ps(k[Is % 2], _mm256_loadu_ps(queries + Is / 2 * dim + c), sums[Is])),
          ...);
     }
     if (c < dim) {
         const std::size_t rest = dim - c;
         const __m256i lanes = simd::detail::first_lanes_avx2(rest);
         const __m256 k[2] = {Loader::load_first(r0, c, rest), Loader::load_first(r1, c, rest)};
-        ((sums[I] = _mm256_fmadd_ps(
-              k[I % 2], _mm256_maskload_ps(queries + I / 2 * dim + c, lanes), sums[I])),
+        ((sums[Is] = _mm256_fmadd_ps(
+              k[Is % 2], _mm256_maskload_ps(queries + Is / 2 * dim + c, lanes), sums[Is])),
          ...);
     }
     float logits[8];
@@ -110,7 +111,7 @@ dots_block_avx2(const std::byte* const* rows,
         gains[0] = Loader::gain(r0);
         gains[1] = Loader::gain(r1);
     }
-    ((out[I / 2 * attend_tile + I % 2] = gains[I % 2] * logits[I]), ...);
+    ((out[Is / 2 * attend_tile + Is % 2] = gains[Is % 2] * logits[Is]), ...);
 }
 
 template <typename Loader, std::size_t Queries>
@@ -141,46 +142,46 @@ KVCRUSH_TARGET_AVX2 inline void dots_avx2(const tile_rows& rows,
     }
 }
 
-/// Channels c ... c + 15, sizeof...(I) / 2 queries.
-template <typename Loader, std::size_t... I>
+/// Channels c ... c + 15, sizeof...(Is) / 2 queries.
+template <typename Loader, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline void
 accumulate_block_avx2(const tile_rows& rows,
                       const float* weights,
                       std::size_t c,
                       std::size_t dim,
                       float* out,
-                      std::index_sequence<I...>) noexcept {
-    __m256 sums[sizeof...(I)];
-    ((sums[I] = _mm256_loadu_ps(out + I / 2 * dim + c + I % 2 * 8)), ...);
+                      std::index_sequence<Is...>) noexcept {
+    __m256 sums[sizeof...(Is)];
+    ((sums[Is] = _mm256_loadu_ps(out + Is / 2 * dim + c + Is % 2 * 8)), ...);
     for (std::size_t t = 0; t < rows.count; ++t) {
         const __m256 v[2] = {Loader::load(rows.group[t], c), Loader::load(rows.group[t], c + 8)};
-        ((sums[I] =
-              _mm256_fmadd_ps(v[I % 2], _mm256_set1_ps(weights[I / 2 * attend_tile + t]), sums[I])),
+        ((sums[Is] = _mm256_fmadd_ps(
+              v[Is % 2], _mm256_set1_ps(weights[Is / 2 * attend_tile + t]), sums[Is])),
          ...);
     }
-    (_mm256_storeu_ps(out + I / 2 * dim + c + I % 2 * 8, sums[I]), ...);
+    (_mm256_storeu_ps(out + Is / 2 * dim + c + Is % 2 * 8, sums[Is]), ...);
 }
 
-/// At most 8 channels, those from c on, sizeof...(I) queries.
-template <typename Loader, std::size_t... I>
+/// At most 8 channels, those from c on, sizeof...(Is) queries.
+template <typename Loader, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline void
 accumulate_rest_avx2(const tile_rows& rows,
                      const float* weights,
                      std::size_t c,
                      std::size_t dim,
                      float* out,
-                     std::index_sequence<I...>) noexcept {
+                     std::index_sequence<Is...>) noexcept {
     const std::size_t rest = dim - c < 8 ? dim - c : 8;
     const __m256i lanes = simd::detail::first_lanes_avx2(rest);
-    __m256 sums[sizeof...(I)];
-    ((sums[I] = _mm256_maskload_ps(out + I * dim + c, lanes)), ...);
+    __m256 sums[sizeof...(Is)];
+    ((sums[Is] = _mm256_maskload_ps(out + Is * dim + c, lanes)), ...);
     for (std::size_t t = 0; t < rows.count; ++t) {
         const __m256 v =
             rest == 8 ? Loader::load(rows.group[t], c) : Loader::load_first(rows.group[t], c, rest);
-        ((sums[I] = _mm256_fmadd_ps(v, _mm256_set1_ps(weights[I * attend_tile + t]), sums[I])),
+        ((sums[Is] = _mm256_fmadd_ps(v, _mm256_set1_ps(weights[Is * attend_tile + t]), sums[Is])),
          ...);
     }
-    (_mm256_maskstore_ps(out + I * dim + c, lanes, sums[I]), ...);
+    (_mm256_maskstore_ps(out + Is * dim + c, lanes, sums[Is]), ...);
 }
 
 template <typename Loader, std::size_t Queries>

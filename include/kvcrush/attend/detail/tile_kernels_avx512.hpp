@@ -88,15 +88,15 @@ prefetch_row(const tile_rows& rows, std::size_t t, std::size_t first, std::size_
     }
 }
 
-/// Rows t ... t + 3 with sizeof...(I) / 4 queries.
-template <typename Loader, std::size_t... I>
+/// Rows t ... t + 3 with sizeof...(Is) / 4 queries.
+template <typename Loader, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 dots_block_avx512(const std::byte* const* rows,
                   const float* queries,
                   std::size_t dim,
                   const float* gains,
                   float* out,
-                  std::index_sequence<I...>) noexcept {
+                  std::index_sequence<Is...>) noexcept {
     const __m512 zero = _mm512_setzero_ps();
     __m512 sums[16] = {zero,
                        zero,
@@ -122,11 +122,11 @@ dots_block_avx512(const std::byte* const* rows,
     for (; c + 32 <= dim; c += 32) {
         const channels_avx512 k[4] = {
             Loader::load(r0, c), Loader::load(r1, c), Loader::load(r2, c), Loader::load(r3, c)};
-        ((sums[I] =
-              _mm512_fmadd_ps(k[I % 4].low, _mm512_loadu_ps(queries + I / 4 * dim + c), sums[I])),
+        ((sums[Is] = _mm512_fmadd_ps(
+              k[Is % 4].low, _mm512_loadu_ps(queries + Is / 4 * dim + c), sums[Is])),
          ...);
-        ((sums[I] = _mm512_fmadd_ps(
-              k[I % 4].high, _mm512_loadu_ps(queries + I / 4 * dim + c + 16), sums[I])),
+        ((sums[Is] = _mm512_fmadd_ps(
+              k[Is % 4].high, _mm512_loadu_ps(queries + Is / 4 * dim + c + 16), sums[Is])),
          ...);
     }
     if (c < dim) {
@@ -137,18 +137,19 @@ dots_block_avx512(const std::byte* const* rows,
                                       Loader::load_first(r1, c, rest),
                                       Loader::load_first(r2, c, rest),
                                       Loader::load_first(r3, c, rest)};
-        ((sums[I] = _mm512_fmadd_ps(
-              k[I % 4].low, _mm512_maskz_loadu_ps(low, queries + I / 4 * dim + c), sums[I])),
+        ((sums[Is] = _mm512_fmadd_ps(
+              k[Is % 4].low, _mm512_maskz_loadu_ps(low, queries + Is / 4 * dim + c), sums[Is])),
          ...);
-        ((sums[I] = _mm512_fmadd_ps(
-              k[I % 4].high, _mm512_maskz_loadu_ps(high, queries + I / 4 * dim + c + 16), sums[I])),
+        ((sums[Is] = _mm512_fmadd_ps(k[Is % 4].high,
+                                     _mm512_maskz_loadu_ps(high, queries + Is / 4 * dim + c + 16),
+                                     sums[Is])),
          ...);
     }
     __m512 logits = add_lanes_avx512(sums);
     if constexpr (Loader::has_gain) {
         logits = _mm512_mul_ps(logits, _mm512_maskz_broadcast_f32x4(0xFFFF, _mm_loadu_ps(gains)));
     }
-    store_logits_avx512<sizeof...(I) / 4>(logits, out);
+    store_logits_avx512<sizeof...(Is) / 4>(logits, out);
 }
 
 template <typename Loader, std::size_t Queries>
@@ -197,8 +198,8 @@ KVCRUSH_TARGET_AVX512 inline void dots_avx512(const tile_rows& rows,
     }
 }
 
-/// Channels c ... c + 63, sizeof...(I) / 4 queries.
-template <typename Loader, std::size_t... I>
+/// Channels c ... c + 63, sizeof...(Is) / 4 queries.
+template <typename Loader, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 accumulate_block_avx512(const tile_rows& rows,
                         const float* weights,
@@ -206,9 +207,9 @@ accumulate_block_avx512(const tile_rows& rows,
                         std::size_t dim,
                         bool prefetch,
                         float* out,
-                        std::index_sequence<I...>) noexcept {
-    __m512 sums[sizeof...(I)];
-    ((sums[I] = _mm512_loadu_ps(out + I / 4 * dim + c + I % 4 * 16)), ...);
+                        std::index_sequence<Is...>) noexcept {
+    __m512 sums[sizeof...(Is)];
+    ((sums[Is] = _mm512_loadu_ps(out + Is / 4 * dim + c + Is % 4 * 16)), ...);
     const std::size_t first = prefetch ? Loader::offset(c) : 0;
     const std::size_t last = prefetch ? Loader::offset(c + 64) : 0;
     for (std::size_t t = 0; t < rows.count; ++t) {
@@ -216,15 +217,15 @@ accumulate_block_avx512(const tile_rows& rows,
         const channels_avx512 a = Loader::load(rows.group[t], c);
         const channels_avx512 b = Loader::load(rows.group[t], c + 32);
         const __m512 v[4] = {a.low, a.high, b.low, b.high};
-        ((sums[I] =
-              _mm512_fmadd_ps(v[I % 4], _mm512_set1_ps(weights[I / 4 * attend_tile + t]), sums[I])),
+        ((sums[Is] = _mm512_fmadd_ps(
+              v[Is % 4], _mm512_set1_ps(weights[Is / 4 * attend_tile + t]), sums[Is])),
          ...);
     }
-    (_mm512_storeu_ps(out + I / 4 * dim + c + I % 4 * 16, sums[I]), ...);
+    (_mm512_storeu_ps(out + Is / 4 * dim + c + Is % 4 * 16, sums[Is]), ...);
 }
 
-/// At most 32 channels, those from c on, sizeof...(I) / 2 queries.
-template <typename Loader, std::size_t... I>
+/// At most 32 channels, those from c on, sizeof...(Is) / 2 queries.
+template <typename Loader, std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 accumulate_rest_avx512(const tile_rows& rows,
                        const float* weights,
@@ -232,11 +233,11 @@ accumulate_rest_avx512(const tile_rows& rows,
                        std::size_t dim,
                        bool prefetch,
                        float* out,
-                       std::index_sequence<I...>) noexcept {
+                       std::index_sequence<Is...>) noexcept {
     const std::size_t rest = dim - c < 32 ? dim - c : 32;
     const __mmask16 lanes[2] = {rest_lanes_avx512(rest, 0), rest_lanes_avx512(rest, 16)};
-    __m512 sums[sizeof...(I)];
-    ((sums[I] = _mm512_maskz_loadu_ps(lanes[I % 2], out + I / 2 * dim + c + I % 2 * 16)), ...);
+    __m512 sums[sizeof...(Is)];
+    ((sums[Is] = _mm512_maskz_loadu_ps(lanes[Is % 2], out + Is / 2 * dim + c + Is % 2 * 16)), ...);
     const std::size_t first = prefetch ? Loader::offset(c) : 0;
     const std::size_t last = prefetch ? Loader::offset(c + rest) : 0;
     for (std::size_t t = 0; t < rows.count; ++t) {
@@ -244,11 +245,11 @@ accumulate_rest_avx512(const tile_rows& rows,
         const channels_avx512 a = rest == 32 ? Loader::load(rows.group[t], c)
                                              : Loader::load_first(rows.group[t], c, rest);
         const __m512 v[2] = {a.low, a.high};
-        ((sums[I] =
-              _mm512_fmadd_ps(v[I % 2], _mm512_set1_ps(weights[I / 2 * attend_tile + t]), sums[I])),
+        ((sums[Is] = _mm512_fmadd_ps(
+              v[Is % 2], _mm512_set1_ps(weights[Is / 2 * attend_tile + t]), sums[Is])),
          ...);
     }
-    (_mm512_mask_storeu_ps(out + I / 2 * dim + c + I % 2 * 16, lanes[I % 2], sums[I]), ...);
+    (_mm512_mask_storeu_ps(out + Is / 2 * dim + c + Is % 2 * 16, lanes[Is % 2], sums[Is]), ...);
 }
 
 template <typename Loader, std::size_t Queries>

@@ -110,21 +110,10 @@ void kv_cache::attend(std::size_t layer,
 }
 
 inline std::size_t kv_cache::tokens_of(const compress_request& request) const {
-    const std::size_t seen = tokens_seen();
     const layer_extent extent = shape_.extent();
-    const cache_budget keep = budget_of(request);
-    if (keep.counts() == cache_budget::unit::tokens) {
-        return budget::tokens(static_cast<std::size_t>(keep.value()), recipe_.areas).tokens_for(seen);
-    }
-    const double share = keep.token_share(recipe_.rows,
-                                          {seen, extent.key_dim, extent.value_dim},
-                                          shape_.num_layers * shape_.num_kv_heads);
-    if (keep.counts_bytes()) {
-        return budget::tokens(static_cast<std::size_t>(share * static_cast<double>(seen)),
-                              recipe_.areas)
-            .tokens_for(seen);
-    }
-    return budget::keep_ratio(share, recipe_.areas).tokens_for(seen);
+    return recipe_.tokens_for(request.keep ? *request.keep : recipe_.keep,
+                              {tokens_seen(), extent.key_dim, extent.value_dim},
+                              shape_.num_layers * shape_.num_kv_heads);
 }
 
 inline bool kv_cache::is_due(const compress_request& request) const {

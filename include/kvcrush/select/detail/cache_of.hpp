@@ -19,10 +19,8 @@ template <KvSource Kv, typename... Rest>
 }
 
 template <typename... Inputs>
-concept HasCache = requires(const Inputs&... inputs) {
-    cache_of(inputs...);
-}
-&&(!std::same_as<Inputs, shape_only> && ...);
+concept HasCache = requires(const Inputs&... inputs) { cache_of(inputs...); } &&
+                   (!std::same_as<Inputs, shape_only> && ...);
 
 } // namespace detail
 } // namespace v0

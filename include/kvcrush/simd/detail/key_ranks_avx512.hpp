@@ -70,18 +70,18 @@ find_key_bits(const std::uint8_t* keys, std::size_t num, key_bits& bits) noexcep
 }
 
 /// sets[i], vector v: the tokens of `all` with the bits of the number i.
-template <std::size_t... I>
+template <std::size_t... Is>
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 split_by_3_bits(__m512i all,
                 const key_sets::set* bits,
                 std::size_t v,
                 key_sets::set* sets,
-                std::index_sequence<I...>) noexcept {
+                std::index_sequence<Is...>) noexcept {
     const __m512i a = load_set(bits[0], v);
     const __m512i b = load_set(bits[1], v);
     const __m512i c = load_set(bits[2], v);
-    (_mm512_store_si512(sets[I].data() + 8 * v,
-                        _mm512_and_si512(all, _mm512_ternarylogic_epi64(c, b, a, 1 << I))),
+    (_mm512_store_si512(sets[Is].data() + 8 * v,
+                        _mm512_and_si512(all, _mm512_ternarylogic_epi64(c, b, a, 1 << Is))),
      ...);
 }
 
