@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "command_options.hpp"
 #include "commands.hpp"
-#include "compress.hpp"
+#include "compression.hpp"
 #include "error.hpp"
 #include "experiment.hpp"
 #include "generate.hpp"
@@ -26,26 +26,10 @@ struct generate_options {
     bool chat = false;
 };
 
-[[nodiscard]] std::size_t longest_head(const kv_cache& cache, std::size_t num_kv_heads) {
-    std::size_t rows = 0;
-    for (std::size_t layer = 0; layer < cache.num_layers(); ++layer) {
-        for (std::size_t head = 0; head < num_kv_heads; ++head) {
-            rows = (std::max)(rows, cache.rows(layer, head));
-        }
-    }
-    return rows;
-}
-
 int generate_command(const generate_options& options) {
     policy how = parse_policy(options.policy);
     const cache_type type = parse_cache_type(options.cache);
-    if (options.budget > 0 && !how.full) { // refuse it before the model loads
-        static_cast<void>(kvcrush::budget::tokens(options.budget, how.areas)
-                              .tokens_for(options.budget + how.areas.num_sink_tokens +
-                                          how.areas.num_recent_tokens + 1));
-    }
     const loaded_model loaded(options.model);
-    how.set_head_dim(loaded.model.config().head_dim);
     const std::string prompt =
         options.chat
             ? fmt::format("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", options.prompt)
@@ -55,30 +39,22 @@ int generate_command(const generate_options& options) {
         fail("--prompt is empty; it must hold at least one token");
     }
 
-    kv_cache cache = loaded.model.make_cache(type);
-    query_log queries;
+    how.how.when.every = options.compress_every;
+    if (options.budget > 0) { // refuse it before anything is printed
+        how.check_for(loaded.model.config(),
+                      how.within(options.budget, ids.size() + options.max_tokens),
+                      ids.size() + options.max_tokens);
+    }
+    kvcrush::kv_cache cache = copy_for(loaded.model.make_cache(type), how);
     std::size_t compressions = 0;
-    std::size_t since = options.compress_every; // the prompt counts as a full interval
     std::vector<int> seen = ids;
     const std::vector<int> request = loaded.tokenizer.encode(repeat_request_text);
-    const std::size_t num_kv_heads = loaded.model.config().num_kv_heads;
-    const auto shrink = [&] {
-        const std::size_t held = longest_head(cache, num_kv_heads);
-        const kvcrush::budget budget =
-            budget_within(how, options.budget > 0 ? options.budget : seen.size(), seen.size());
-        if (++since < options.compress_every || !would_change(cache, held, how, budget)) {
-            return;
-        }
-        static_cast<void>(compress(cache, {loaded.model, seen, queries, request}, how, budget));
-        if (options.budget > 0 && options.max_tokens > options.compress_every) {
-            require_even_heads(cache, num_kv_heads, how);
-        }
-        ++compressions;
-        since = 0;
-    };
     const auto next = [&](std::size_t, int token) {
-        if (!how.full) {
-            shrink(); // before anything is printed: it may refuse
+        const std::size_t budget = options.budget > 0 ? options.budget : seen.size();
+        const kvcrush::cache_budget keep = how.within(budget, seen.size());
+        if (cache.is_due({.keep = keep})) { // before anything is printed: it may refuse
+            static_cast<void>(compress(cache, {loaded.model, seen, request}, keep));
+            ++compressions;
         }
         fmt::print("{}", loaded.tokenizer.decode(std::span(&token, 1)));
         std::fflush(stdout);
@@ -87,7 +63,6 @@ int generate_command(const generate_options& options) {
     generation_options generation;
     generation.max_new_tokens = options.max_tokens;
     generation.end_token = loaded.tokenizer.end_token();
-    generation.log = &queries;
     const std::vector<int> generated = generate(loaded.model, cache, ids, generation, next);
     fmt::print("\n");
     fmt::print(stderr,
@@ -96,7 +71,7 @@ int generate_command(const generate_options& options) {
                ids.size(),
                generated.size(),
                cache.tokens_seen(),
-               longest_head(cache, num_kv_heads),
+               cache.longest_head(),
                static_cast<double>(cache.bytes_held()) / (1024.0 * 1024.0),
                compressions);
     return 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "evaluation.hpp"
 
-#include "compress.hpp"
+#include "compression.hpp"
 #include "error.hpp"
 #include "work_counter.hpp"
 
@@ -319,17 +319,14 @@ map_first_sample(const evaluation& all, const llama& model, const step_callback&
     result.num_kv_heads = model.config().num_kv_heads;
     work_counter work(progress);
     work.expect(prefill_weight + static_cast<double>(all.plan.policies.size()));
-    kv_cache prefilled = model.make_cache(all.plan.type);
-    query_log queries;
-    static_cast<void>(model.forward(result.tokens, prefilled, 0, &queries));
+    kvcrush::kv_cache prefilled = model.make_cache(all.plan.type);
+    static_cast<void>(model.forward(result.tokens, prefilled, 0));
     work.finish(prefill_weight);
     for (const policy& how : all.plan.policies) {
         const double ratio = ratios_of(how, all.plan).front();
-        kv_cache cache = prefilled;
-        compression done = compress(cache,
-                                    {model, result.tokens, queries, all.plan.repeat_request},
-                                    how,
-                                    budget_for(how, ratio, result.tokens.size()));
+        kvcrush::kv_cache cache = copy_for(prefilled, how);
+        timed_compression done =
+            compress(cache, {model, result.tokens, all.plan.repeat_request}, how.at(ratio));
         result.maps.push_back({how.text, ratio, std::move(done.kept)});
         work.finish(1.0);
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "experiment.hpp"
 
-#include "compress.hpp"
+#include "compression.hpp"
 #include "error.hpp"
 #include "stopwatch.hpp"
 #include "work_counter.hpp"
@@ -25,7 +25,7 @@ struct continuation_result {
 
 /// Teacher-forces a continuation: most of it together, the last tokens one at a time.
 [[nodiscard]] continuation_result
-continue_text(const llama& model, kv_cache& cache, std::span<const int> tokens) {
+continue_text(const llama& model, kvcrush::kv_cache& cache, std::span<const int> tokens) {
     continuation_result result;
     const std::size_t predictions = tokens.size() - 1;
     const std::size_t timed = (std::min)(timed_tokens, predictions);
@@ -35,16 +35,15 @@ continue_text(const llama& model, kv_cache& cache, std::span<const int> tokens) 
         const matrix logits = model.forward(tokens.first(together), cache, together);
         std::copy_n(logits.data(), logits.rows() * logits.cols(), result.logits.data());
     }
-    const double attention_before = cache.attention_ms();
+    double attention_ms = 0.0;
     const stopwatch watch;
     for (std::size_t i = together; i < predictions; ++i) {
-        const matrix logits = model.forward(tokens.subspan(i, 1), cache, 1);
+        const matrix logits = model.forward(tokens.subspan(i, 1), cache, 1, &attention_ms);
         std::copy_n(logits.data(), logits.cols(), result.logits.row(i).data());
     }
     if (timed > 0) {
         result.decode_ms_per_token = watch.milliseconds() / static_cast<double>(timed);
-        result.attention_ms_per_token =
-            (cache.attention_ms() - attention_before) / static_cast<double>(timed);
+        result.attention_ms_per_token = attention_ms / static_cast<double>(timed);
     }
     return result;
 }
@@ -56,7 +55,7 @@ constexpr double prefill_weight = 4.0;
 [[nodiscard]] double weight_of_window(const experiment& plan) {
     double compressed = 0.0;
     for (const policy& how : plan.policies) {
-        compressed += how.full ? 0.0 : static_cast<double>(how.ratios(plan.keep_ratios).size());
+        compressed += how.full() ? 0.0 : static_cast<double>(how.ratios(plan.keep_ratios).size());
     }
     return prefill_weight + 1.0 + compressed;
 }
@@ -66,17 +65,17 @@ void measure_window(const experiment& plan,
                     const llama& model,
                     work_counter& steps,
                     std::vector<measurement>& results) {
-    kv_cache prefilled = model.make_cache(plan.type);
-    query_log queries;
+    kvcrush::kv_cache prefilled = model.make_cache(plan.type);
     const stopwatch watch;
     static_cast<void>(
-        model.forward(text.context, prefilled, 0, &queries, [&](std::size_t done, std::size_t all) {
+        model.forward(text.context, prefilled, 0, nullptr, [&](std::size_t done, std::size_t all) {
             steps.at(prefill_weight, static_cast<double>(done) / static_cast<double>(all));
         }));
     const double prefill_ms = watch.milliseconds();
     steps.finish(prefill_weight);
 
-    kv_cache full_cache = prefilled;
+    kvcrush::kv_cache full_cache = prefilled;
+    full_cache.remember_queries(0);
     continuation_result full = continue_text(model, full_cache, text.continuation);
     const reference_predictions reference(std::move(full.logits),
                                           {text.continuation.begin() + 1, text.continuation.end()});
@@ -93,16 +92,14 @@ void measure_window(const experiment& plan,
             m.nll_full = reference.nll();
             m.prefill_ms = prefill_ms;
 
-            kv_cache cache = prefilled;
-            const compression done = compress(cache,
-                                              {model, text.context, queries, plan.repeat_request},
-                                              how,
-                                              budget_for(how, ratio, text.context.size()));
+            kvcrush::kv_cache cache = copy_for(prefilled, how);
+            const timed_compression done =
+                compress(cache, {model, text.context, plan.repeat_request}, how.at(ratio));
             m.kept_tokens_mean = done.kept_tokens_mean;
             m.bytes_held = static_cast<double>(done.bytes_held);
             m.select_ms = done.select_ms;
             m.compact_ms = done.compact_ms;
-            if (how.full) {
+            if (how.full()) {
                 m.decode_ms_per_token = full.decode_ms_per_token;
                 m.attention_ms_per_token = full.attention_ms_per_token;
                 m.quality = {reference.nll(), 0.0, 0.0, 1.0};
@@ -149,17 +146,9 @@ void check(const experiment& plan, const std::vector<window>& windows, const lla
                  " more to predict it exceeds the model's ",
                  model.config().context_length);
         }
-        const model_config& config = model.config();
-        const kvcrush::problem_size size{
-            {config.num_kv_heads, text.context.size(), config.head_dim, config.head_dim},
-            config.num_q_heads};
         for (const policy& how : plan.policies) {
-            if (!how.full) {
-                how.selector.validate_for(size);
-                how.allocator.validate_for(size);
-                for (const double ratio : how.ratios(plan.keep_ratios)) {
-                    static_cast<void>(budget_for(how, ratio, text.context.size()));
-                }
+            for (const double ratio : how.ratios(plan.keep_ratios)) {
+                how.check_for(model.config(), how.at(ratio), text.context.size());
             }
         }
     }

@@ -4,7 +4,6 @@
 #pragma once
 
 #include "fidelity.hpp"
-#include "kv_cache.hpp"
 #include "model.hpp"
 #include "policy.hpp"
 #include "window.hpp"
@@ -51,13 +50,6 @@ struct experiment {
     cache_type type = cache_type::f16;
     /// Token ids that ask the model to repeat its context; may be empty.
     std::vector<int> repeat_request;
-
-    /// Tells the policies what they have to know of the model.
-    void meet(const llama& model) {
-        for (policy& how : policies) {
-            how.set_head_dim(model.config().head_dim);
-        }
-    }
 };
 
 /// Says (steps done, steps in all) while it runs.

@@ -17,7 +17,7 @@ int most_likely(std::span<const float> logits) noexcept {
 }
 
 std::vector<int> generate(const llama& model,
-                          kv_cache& cache,
+                          kvcrush::kv_cache& cache,
                           std::span<const int> prompt,
                           const generation_options& options,
                           const generation_hook& hook) {
@@ -39,7 +39,7 @@ std::vector<int> generate(const llama& model,
     if (options.max_new_tokens == 0) {
         return tokens;
     }
-    matrix logits = model.forward(prompt, cache, 1, options.log, options.progress);
+    matrix logits = model.forward(prompt, cache, 1, nullptr, options.progress);
     while (true) {
         const int token = most_likely(logits.row(0));
         tokens.push_back(token);
@@ -49,7 +49,7 @@ std::vector<int> generate(const llama& model,
         if (tokens.size() == options.max_new_tokens || token == options.end_token) {
             return tokens;
         }
-        logits = model.forward({&token, 1}, cache, 1, options.log);
+        logits = model.forward({&token, 1}, cache, 1, nullptr);
     }
 }
 

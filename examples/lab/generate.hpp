@@ -17,8 +17,6 @@ struct generation_options {
     std::size_t max_new_tokens = 128;
     /// Generation stops after this token and includes it.
     std::optional<int> end_token = std::nullopt;
-    /// Receives the queries of the prompt and of every token that is fed back.
-    query_log* log = nullptr;
     progress_callback progress = {}; ///< of the prompt
 };
 
@@ -33,7 +31,7 @@ using generation_hook = std::function<void(std::size_t number, int token)>;
 /// @return the new tokens, without the prompt
 /// @throws input_error, before anything has changed, if the prompt is empty or the context is too short
 [[nodiscard]] std::vector<int> generate(const llama& model,
-                                        kv_cache& cache,
+                                        kvcrush::kv_cache& cache,
                                         std::span<const int> prompt,
                                         const generation_options& options,
                                         const generation_hook& hook = {});

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model.hpp"
 
-#include "attention.hpp"
+#include <kvcrush/codec/dense.hpp>
+
 #include "eigen.hpp"
 #include "error.hpp"
+#include "executor.hpp"
 #include "stopwatch.hpp"
 
 #include <algorithm>
@@ -19,6 +21,8 @@ struct workspace {
         : residual(tokens, config.hidden),
           normed(tokens, config.hidden),
           qkv(tokens, config.q_width() + 2 * config.kv_width()),
+          keys(tokens, config.kv_width()),
+          values(tokens, config.kv_width()),
           attended(tokens, config.q_width()),
           gate_up(tokens, 2 * config.ffn),
           activated(tokens, config.ffn),
@@ -29,13 +33,14 @@ struct workspace {
     matrix residual;
     matrix normed;
     matrix qkv;
+    matrix keys;   ///< of qkv, without gaps
+    matrix values; ///< likewise
     matrix attended;
     matrix gate_up;
     matrix activated;
     matrix change; ///< what a sublayer adds to the residual
     matrix cosine;
     matrix sine;
-    attention_workspace attention;
 };
 
 /// to = from / sqrt(mean(from^2) + epsilon) * weights
@@ -76,59 +81,42 @@ void rotate(float* head, std::span<const float> cosine, std::span<const float> s
     }
 }
 
-template <typename T>
-void append_rows(const model_config& config,
-                 const matrix& qkv,
-                 std::size_t tokens,
-                 std::size_t first_position,
-                 layer_cache<T>& cache) {
+/// The new tokens become rows of a layer and look at all of them.
+void attend(const model_config& config,
+            std::size_t layer,
+            std::size_t tokens,
+            kvcrush::kv_cache& cache,
+            workspace& work) {
+    const std::size_t width = config.kv_width();
+    for (std::size_t t = 0; t < tokens; ++t) {
+        const auto row = work.qkv.row(t).subspan(config.q_width());
+        std::copy_n(row.begin(), width, work.keys.row(t).begin());
+        std::copy_n(row.begin() + static_cast<std::ptrdiff_t>(width), width, work.values.row(t).begin());
+    }
+    const std::size_t position = cache.layer(layer).tokens_seen();
+    if (!cache.append(layer, {work.keys.data(), tokens * width}, {work.values.data(), tokens * width})) {
+        fail("layer ",
+             layer,
+             ": the keys or values of the tokens from ",
+             position,
+             " on hold NaN, infinity, or more than the cache can");
+    }
+    std::size_t rows = 0;
     for (std::size_t head = 0; head < config.num_kv_heads; ++head) {
-        for (std::size_t t = 0; t < tokens; ++t) {
-            const auto key =
-                qkv.row(t).subspan(config.q_width() + head * config.head_dim, config.head_dim);
-            const auto value = qkv.row(t).subspan(
-                config.q_width() + config.kv_width() + head * config.head_dim, config.head_dim);
-            cache.append(head, key, value, static_cast<std::uint32_t>(first_position + t));
-        }
+        rows += cache.layer(layer).rows(head);
     }
+    const kvcrush::query_view queries({work.qkv.data(), (tokens - 1) * work.qkv.cols() + config.q_width()},
+                                      config.num_q_heads,
+                                      tokens,
+                                      config.head_dim,
+                                      {config.head_dim, work.qkv.cols(), 1});
+    cache.attend(layer,
+                 queries,
+                 {work.attended.data(), tokens * config.q_width()},
+                 {.output = {config.head_dim, config.q_width(), 1},
+                  .num_lanes = lanes_for(rows * tokens)},
+                 openmp_executor{});
 }
-
-/// Encoded rows. Positions are those of the text: the newest tokens may be evicted, which the rows do not tell.
-void append_rows(const model_config& config,
-                 const matrix& qkv,
-                 std::size_t tokens,
-                 std::size_t first_position,
-                 kvcrush::kv_sequence& cache) {
-    for (std::size_t head = 0; head < config.num_kv_heads; ++head) {
-        const std::size_t key = config.q_width() + head * config.head_dim;
-        for (std::size_t t = 0; t < tokens; ++t) {
-            if (!cache.append_row(head,
-                                  qkv.row(t).subspan(key, config.head_dim),
-                                  qkv.row(t).subspan(key + config.kv_width(), config.head_dim),
-                                  static_cast<std::uint32_t>(first_position + t))) {
-                fail("kv head ",
-                     head,
-                     ": the key or value of token ",
-                     first_position + t,
-                     " holds NaN, infinity, or more than the cache can");
-            }
-        }
-    }
-}
-
-/// Rows that left the window are encoded, some at a time.
-void settle(kvcrush::kv_sequence& cache) {
-    constexpr std::size_t at_once = 32;
-    std::size_t most = 0; // heads whose tokens were evicted apart hold different numbers
-    for (std::size_t head = 0; head < cache.options().num_kv_heads; ++head) {
-        most = (std::max)(most, cache.dense_rows(head));
-    }
-    if (most >= cache.options().window + at_once && !cache.flush()) {
-        fail("rows hold values that the codecs of the policy cannot store");
-    }
-}
-template <typename T>
-void settle(layer_cache<T>&) {}
 
 void add_change(workspace& work, std::size_t tokens) {
     const Eigen::Index size = index(tokens * work.residual.cols());
@@ -146,15 +134,12 @@ void for_each_token(std::size_t tokens, const F& what) {
     }
 }
 
-/// @param cache  a layer_cache or a kvcrush::kv_sequence
 /// @return what it took to look at the cache [ms]
-template <typename Layer>
 double attention_sublayer(const model_config& config,
                           const layer_weights& layer,
+                          std::size_t index,
                           std::size_t tokens,
-                          std::size_t first_position,
-                          Layer& cache,
-                          std::vector<float>* queries,
+                          kvcrush::kv_cache& cache,
                           workspace& work) {
     for_each_token(tokens, [&](std::size_t t) {
         rms_norm(
@@ -168,18 +153,8 @@ double attention_sublayer(const model_config& config,
                    work.sine.row(t));
         }
     });
-    if (queries != nullptr) {
-        for (std::size_t t = 0; t < tokens; ++t) {
-            const auto row = work.qkv.row(t).first(config.q_width());
-            queries->insert(queries->end(), row.begin(), row.end());
-        }
-    }
     const stopwatch watch;
-    append_rows(config, work.qkv, tokens, first_position, cache);
-    attend(cache,
-           {tokens, config.num_q_heads, work.qkv.data(), work.qkv.cols(), work.attended.data()},
-           work.attention);
-    settle(cache);
+    attend(config, index, tokens, cache, work);
     const double milliseconds = watch.milliseconds();
     multiply(layer.attention_output, work.attended.data(), tokens, work.change.data());
     add_change(work, tokens);
@@ -212,11 +187,24 @@ llama llama::load(const gguf_file& file) {
     return {config, load_weights(file, config)};
 }
 
-kv_cache llama::make_cache(cache_type type) const {
-    return {type, config_.num_layers, config_.num_kv_heads, config_.head_dim};
+kvcrush::kv_cache llama::make_cache(cache_type type) const {
+    kvcrush::recipe everything{.keep = kvcrush::cache_budget::everything()};
+    if (type == cache_type::f32) {
+        everything.rows.dense = {kvcrush::dense_codec<float>{}, kvcrush::dense_codec<float>{}};
+    }
+    kvcrush::kv_cache cache({.num_layers = config_.num_layers,
+                             .num_q_heads = config_.num_q_heads,
+                             .num_kv_heads = config_.num_kv_heads,
+                             .head_dim = config_.head_dim,
+                             .angles = {.theta = config_.rope_theta}},
+                            everything);
+    cache.remember_queries(config_.context_length);
+    return cache;
 }
 
-void llama::check(std::span<const int> ids, const kv_cache& cache, std::size_t num_logits) const {
+void llama::check(std::span<const int> ids,
+                  const kvcrush::kv_cache& cache,
+                  std::size_t num_logits) const {
     for (const int id : ids) {
         if (id < 0 || static_cast<std::size_t>(id) >= config_.vocab) {
             fail("token id is ", id, "; allowed: 0 to ", config_.vocab - 1);
@@ -235,18 +223,12 @@ void llama::check(std::span<const int> ids, const kv_cache& cache, std::size_t n
     if (num_logits > ids.size()) {
         fail("logits are asked for ", num_logits, " tokens; there are ", ids.size());
     }
-    const bool fits =
-        cache.is_coded()
-            ? cache.num_layers() == config_.num_layers &&
-                  cache.coded().front().options().num_kv_heads == config_.num_kv_heads &&
-                  cache.coded().front().options().key_dim == config_.head_dim
-            : cache.visit([&](const auto& layers) {
-                  return layers.size() == config_.num_layers &&
-                         std::ranges::all_of(layers, [&](const auto& layer) {
-                             return layer.num_kv_heads() == config_.num_kv_heads &&
-                                    layer.head_dim() == config_.head_dim;
-                         });
-              });
+    const kvcrush::model_shape& shape = cache.shape();
+    const bool fits = shape.num_layers == config_.num_layers &&
+                      shape.num_q_heads == config_.num_q_heads &&
+                      shape.num_kv_heads == config_.num_kv_heads &&
+                      shape.extent().key_dim == config_.head_dim &&
+                      shape.extent().value_dim == config_.head_dim;
     if (!fits) {
         fail("the cache has another shape; ",
              config_.num_layers,
@@ -259,14 +241,11 @@ void llama::check(std::span<const int> ids, const kv_cache& cache, std::size_t n
 }
 
 matrix llama::forward(std::span<const int> ids,
-                      kv_cache& cache,
+                      kvcrush::kv_cache& cache,
                       std::size_t num_logits,
-                      query_log* log,
+                      double* attention_ms,
                       const progress_callback& progress) const {
     check(ids, cache, num_logits);
-    if (log != nullptr) {
-        log->layers.resize(config_.num_layers);
-    }
     workspace work(config_, (std::min)(chunk_size, ids.size()));
     matrix last(num_logits, config_.hidden); // normed, of the tokens that are predicted after
     const std::size_t first_wanted = ids.size() - num_logits;
@@ -277,23 +256,13 @@ matrix llama::forward(std::span<const int> ids,
                               work.residual.row(t).begin());
         }
         set_angles(config_, cache.tokens_seen(), tokens, work);
-        const auto run_layers = [&](auto& layers) {
-            for (std::size_t i = 0; i < layers.size(); ++i) {
-                cache.add_attention_ms(
-                    attention_sublayer(config_,
-                                       weights_.layers[i],
-                                       tokens,
-                                       cache.tokens_seen(),
-                                       layers[i],
-                                       log == nullptr ? nullptr : &log->layers[i],
-                                       work));
-                ffn_sublayer(config_, weights_.layers[i], tokens, work);
+        for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
+            const double milliseconds =
+                attention_sublayer(config_, weights_.layers[i], i, tokens, cache, work);
+            if (attention_ms != nullptr) {
+                *attention_ms += milliseconds;
             }
-        };
-        if (cache.is_coded()) {
-            run_layers(cache.coded());
-        } else {
-            cache.visit(run_layers);
+            ffn_sublayer(config_, weights_.layers[i], tokens, work);
         }
         for (std::size_t t = (std::max)(done, first_wanted); t < done + tokens; ++t) {
             rms_norm(work.residual.row(t - done),
@@ -301,7 +270,6 @@ matrix llama::forward(std::span<const int> ids,
                      config_.rms_epsilon,
                      last.row(t - first_wanted));
         }
-        cache.advance(tokens);
         done += tokens;
         if (progress) {
             progress(done, ids.size());

@@ -3,24 +3,22 @@
 /// The Llama forward pass.
 #pragma once
 
+#include <kvcrush/cache/kv_cache.hpp>
+
 #include "gguf.hpp"
-#include "kv_cache.hpp"
 #include "matrix.hpp"
 #include "weights.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <vector>
 
 namespace lab {
 
-/// The queries that tokens asked with, for scorers that need them: per layer [tokens, num_q_heads, head_dim] after
-/// RoPE. Every forward pass appends.
-struct query_log {
-    std::vector<std::vector<float>> layers;
-    void clear() noexcept { layers.clear(); }
-};
+/// What rows are held in before they are compressed.
+enum class cache_type : std::uint8_t { f16, f32 };
 
 /// Called with (tokens done, tokens in all) after each chunk of a prompt.
 using progress_callback = std::function<void(std::size_t, std::size_t)>;
@@ -35,25 +33,26 @@ public:
     [[nodiscard]] static llama load(const gguf_file& file);
 
     [[nodiscard]] const model_config& config() const noexcept { return config_; }
-    [[nodiscard]] kv_cache make_cache(cache_type type) const;
+    /// A cache that keeps everything and remembers all queries, for policies to come.
+    [[nodiscard]] kvcrush::kv_cache make_cache(cache_type type) const;
 
     /// Reads tokens: appends a row per layer and kv head for each, and continues at cache.tokens_seen().
     /// @param[in]     num_logits  how many of the last tokens to predict after, at most ids.size()
-    /// @param[in,out] log         if given, receives the queries of all ids
+    /// @param[out]    attention_ms  if given, grows by what it took to add rows and attend to them [ms]
     /// @return [num_logits, vocab], one row per token
     /// @throws input_error, before anything has changed, for an id outside the vocabulary, more tokens than the
     ///         context length, too many logits, or a cache of another shape
     [[nodiscard]] matrix forward(std::span<const int> ids,
-                                 kv_cache& cache,
+                                 kvcrush::kv_cache& cache,
                                  std::size_t num_logits,
-                                 query_log* log = nullptr,
+                                 double* attention_ms = nullptr,
                                  const progress_callback& progress = {}) const;
 
 private:
     llama(model_config config, model_weights weights)
         : config_(config), weights_(std::move(weights)) {}
 
-    void check(std::span<const int> ids, const kv_cache& cache, std::size_t num_logits) const;
+    void check(std::span<const int> ids, const kvcrush::kv_cache& cache, std::size_t num_logits) const;
 
     model_config config_;
     model_weights weights_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "retrieval.hpp"
 
-#include "compress.hpp"
+#include "compression.hpp"
 #include "error.hpp"
 #include "generate.hpp"
 #include "stopwatch.hpp"
@@ -61,7 +61,7 @@ void require_known_ids(const dialogue& about, std::span<const int> ids, std::siz
 
 /// Feeds what comes before an answer and the answer itself, except for its last token.
 [[nodiscard]] answer_score
-feed(const llama& model, kv_cache& cache, std::vector<int> before, const turn& one) {
+feed(const llama& model, kvcrush::kv_cache& cache, std::vector<int> before, const turn& one) {
     before.insert(before.end(), one.answer.begin(), one.answer.end() - 1);
     return score_answer(model.forward(before, cache, one.answer.size()), one.answer);
 }
@@ -112,15 +112,8 @@ void check(const retrieval_plan& plan,
         }
         const std::size_t tokens = prefill_of(about, plan.mode).size();
         for (const policy& how : policies) {
-            if (!how.full) {
-                const kvcrush::problem_size size{
-                    {config.num_kv_heads, tokens, config.head_dim, config.head_dim},
-                    config.num_q_heads};
-                how.selector.validate_for(size);
-                how.allocator.validate_for(size);
-                for (const double ratio : how.ratios(keep_ratios)) {
-                    static_cast<void>(budget_for(how, ratio, tokens));
-                }
+            for (const double ratio : how.ratios(keep_ratios)) {
+                how.check_for(config, how.at(ratio), tokens);
             }
         }
     }
@@ -136,17 +129,15 @@ prefilled_dialogue::prefilled_dialogue(const llama& model,
       tokens_(prefill_of(about, plan.mode)),
       cache_(model.make_cache(plan.type)) {
     const stopwatch watch;
-    static_cast<void>(model.forward(tokens_, cache_, 0, &queries_, progress));
+    static_cast<void>(model.forward(tokens_, cache_, 0, nullptr, progress));
     prefill_ms_ = watch.milliseconds();
 }
 
 retrieval_result prefilled_dialogue::ask(const policy& how, double keep_ratio) const {
     const model_config& config = model_.config();
-    kv_cache cache = cache_;
-    const compression done = compress(cache,
-                                      {model_, tokens_, queries_, plan_.repeat_request},
-                                      how,
-                                      budget_for(how, keep_ratio, tokens_.size()));
+    kvcrush::kv_cache cache = copy_for(cache_, how);
+    const timed_compression done =
+        compress(cache, {model_, tokens_, plan_.repeat_request}, how.at(keep_ratio));
     retrieval_result result;
     result.policy = how.text;
     result.keep_ratio = keep_ratio;
@@ -162,7 +153,7 @@ retrieval_result prefilled_dialogue::ask(const policy& how, double keep_ratio) c
     return result;
 }
 
-std::vector<answer_score> prefilled_dialogue::converse(kv_cache& cache) const {
+std::vector<answer_score> prefilled_dialogue::converse(kvcrush::kv_cache& cache) const {
     std::vector<answer_score> scores;
     std::vector<int> before = about_.turns.front().question;
     if (plan_.mode == visibility::aware) {
@@ -180,10 +171,10 @@ std::vector<answer_score> prefilled_dialogue::converse(kv_cache& cache) const {
     return scores;
 }
 
-std::vector<answer_score> prefilled_dialogue::ask_each_alone(const kv_cache& cache) const {
+std::vector<answer_score> prefilled_dialogue::ask_each_alone(const kvcrush::kv_cache& cache) const {
     std::vector<answer_score> scores;
     for (const turn& one : about_.turns) {
-        kv_cache copy = cache;
+        kvcrush::kv_cache copy = cache;
         scores.push_back(feed(model_, copy, asked_alone(one), one));
     }
     return scores;

@@ -4,7 +4,6 @@
 #pragma once
 
 #include "dialogue.hpp"
-#include "kv_cache.hpp"
 #include "matrix.hpp"
 #include "model.hpp"
 #include "policy.hpp"
@@ -91,15 +90,14 @@ public:
     [[nodiscard]] retrieval_result ask(const policy& how, double keep_ratio) const;
 
 private:
-    [[nodiscard]] std::vector<answer_score> converse(kv_cache& cache) const;
-    [[nodiscard]] std::vector<answer_score> ask_each_alone(const kv_cache& cache) const;
+    [[nodiscard]] std::vector<answer_score> converse(kvcrush::kv_cache& cache) const;
+    [[nodiscard]] std::vector<answer_score> ask_each_alone(const kvcrush::kv_cache& cache) const;
 
     const llama& model_;
     const retrieval_plan& plan_;
     const dialogue& about_;
     std::vector<int> tokens_;
-    kv_cache cache_;
-    query_log queries_;
+    kvcrush::kv_cache cache_;
     double prefill_ms_ = 0.0;
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stream.hpp"
 
-#include "compress.hpp"
+#include "compression.hpp"
 #include "error.hpp"
 #include "stopwatch.hpp"
 #include "work_counter.hpp"
@@ -24,74 +24,54 @@ public:
            const policy& how,
            const std::vector<int>& tokens,
            const llama& model,
-           const kv_cache& prefilled,
-           const query_log& queries)
+           const kvcrush::kv_cache& prefilled)
         : plan_(plan),
           options_(options),
           how_(how),
           tokens_(tokens),
           model_(model),
-          cache_(prefilled),
-          queries_(queries),
-          since_(options.compress_every) {}
+          cache_(copy_for(prefilled, how)) {}
 
     /// Reads the next tokens. What it reports of time, rows and bytes stands in `m`.
     /// @return predictions of the token after each [count, vocab]
     [[nodiscard]] matrix read(std::size_t count, measurement& m) {
         matrix logits(count, model_.config().vocab);
         double decode_ms = 0.0;
-        const double attention_before = cache_.attention_ms();
+        double attention_ms = 0.0;
         std::size_t compressions = 0;
         for (std::size_t i = 0; i < count; ++i) {
             compressions += compress_if_due(m) ? 1U : 0U;
             const stopwatch watch;
-            const matrix next = model_.forward({tokens_.data() + cache_.tokens_seen(), 1},
-                                               cache_,
-                                               1,
-                                               how_.full ? nullptr : &queries_);
+            const matrix next =
+                model_.forward({tokens_.data() + cache_.tokens_seen(), 1}, cache_, 1, &attention_ms);
             decode_ms += watch.milliseconds();
             std::copy_n(next.data(), next.cols(), logits.row(i).data());
-            ++since_;
         }
         const auto tokens = static_cast<double>(count);
         m.decode_ms_per_token = decode_ms / tokens;
-        m.attention_ms_per_token = (cache_.attention_ms() - attention_before) / tokens;
+        m.attention_ms_per_token = attention_ms / tokens;
         if (compressions > 0) {
             m.select_ms /= static_cast<double>(compressions);
             m.compact_ms /= static_cast<double>(compressions);
         }
         m.context = cache_.tokens_seen();
-        m.kept_tokens_mean = mean_rows();
-        m.bytes_held = static_cast<double>(cache_.bytes_held() +
-                                           (how_.full ? 0 : cache_.position_bytes_held()));
+        m.kept_tokens_mean = cache_.mean_rows();
+        m.bytes_held = static_cast<double>(cache_.bytes_held());
         return logits;
     }
 
 private:
     [[nodiscard]] bool compress_if_due(measurement& m) {
-        if (how_.full || since_ < options_.compress_every || cache_.tokens_seen() == 0) {
-            return false;
-        }
         const std::span<const int> seen(tokens_.data(), cache_.tokens_seen());
-        const kvcrush::budget budget = budget_within(how_, options_.budget, seen.size());
-        if (!would_change(cache_, cache_.rows(0, 0), how_, budget)) {
+        const kvcrush::cache_budget keep = how_.within(options_.budget, seen.size());
+        if (!cache_.is_due({.keep = keep})) {
             return false;
         }
-        const compression done =
-            compress(cache_, {model_, seen, queries_, plan_.repeat_request}, how_, budget);
-        require_even_heads(cache_, model_.config().num_kv_heads, how_);
+        const timed_compression done =
+            compress(cache_, {model_, seen, plan_.repeat_request}, keep);
         m.select_ms += done.select_ms;
         m.compact_ms += done.compact_ms;
-        since_ = 0;
         return true;
-    }
-
-    [[nodiscard]] double mean_rows() const {
-        std::size_t rows = 0;
-        for (std::size_t layer = 0; layer < cache_.num_layers(); ++layer) {
-            rows += cache_.rows(layer, 0);
-        }
-        return static_cast<double>(rows) / static_cast<double>(cache_.num_layers());
     }
 
     const experiment& plan_;
@@ -99,10 +79,29 @@ private:
     const policy& how_;
     const std::vector<int>& tokens_;
     const llama& model_;
-    kv_cache cache_;
-    query_log queries_;
-    std::size_t since_;
+    kvcrush::kv_cache cache_;
 };
+
+/// The policies of a plan, compressed as often as the options say.
+[[nodiscard]] std::vector<policy> policies_of(const experiment& plan, const stream_options& options) {
+    std::vector<policy> policies = plan.policies;
+    for (policy& how : policies) {
+        how.how.when.every = options.compress_every;
+    }
+    return policies;
+}
+
+/// One part of a policy's way, compared with the full cache's.
+[[nodiscard]] measurement compared(measurement one,
+                                   matrix logits,
+                                   const reference_predictions& reference,
+                                   const measurement& of_full) {
+    one.nll_full = of_full.nll_full;
+    one.bytes_full = of_full.bytes_full;
+    one.quality = compare(reference, logits);
+    one.ppl_ratio = std::exp(one.quality.nll - one.nll_full);
+    return one;
+}
 
 } // namespace
 
@@ -134,12 +133,9 @@ void check_stream(const experiment& plan,
              model.config().context_length);
     }
     for (const policy& how : plan.policies) {
-        if (!how.full) {
-            // More rows than are protected: fewer than those would all be kept.
-            const std::size_t rows = how.areas.num_sink_tokens + how.areas.num_recent_tokens + 1;
-            static_cast<void>(budget_within(how, options.budget, options.text_tokens())
-                                  .tokens_for((std::max)(rows, options.text_tokens())));
-        }
+        how.check_for(model.config(),
+                      how.within(options.budget, options.text_tokens()),
+                      options.text_tokens());
     }
 }
 
@@ -154,42 +150,28 @@ std::vector<measurement> run_stream(const experiment& plan,
     work_counter steps(progress);
     steps.expect(prompt_weight);
 
-    kv_cache prefilled = model.make_cache(plan.type);
-    query_log queries;
+    kvcrush::kv_cache prefilled = model.make_cache(plan.type);
     if (options.prompt > 0) {
-        static_cast<void>(model.forward({tokens.data(), options.prompt}, prefilled, 0, &queries));
-    }
-    for (const policy& how : plan.policies) { // find out now rather than in the middle
-        if (!how.full && options.prompt > 0) {
-            kv_cache trial = prefilled;
-            const std::span<const int> seen(tokens.data(), options.prompt);
-            static_cast<void>(compress(trial,
-                                       {model, seen, queries, plan.repeat_request},
-                                       how,
-                                       budget_within(how, options.budget, options.text_tokens())));
-            require_even_heads(trial, model.config().num_kv_heads, how);
-        }
+        static_cast<void>(model.forward({tokens.data(), options.prompt}, prefilled, 0));
     }
     steps.finish(prompt_weight);
 
-    static const policy full_policy = [] {
-        policy full;
-        full.full = true;
-        return full;
-    }();
-    reader full(plan, options, full_policy, tokens, model, prefilled, {});
+    const policy full_policy{"full", {.keep = kvcrush::cache_budget::everything()}};
+    const std::vector<policy> policies = policies_of(plan, options);
+    reader full(plan, options, full_policy, tokens, model, prefilled);
     std::vector<reader> readers;
-    for (const policy& how : plan.policies) {
-        if (!how.full) {
-            readers.emplace_back(plan, options, how, tokens, model, prefilled, queries);
-        }
+    for (const policy& how : policies) {
+        readers.emplace_back(plan, options, how, tokens, model, prefilled);
     }
-    steps.expect(static_cast<double>(options.tokens * (1 + readers.size())));
+    const auto num_compressed = std::count_if(
+        policies.begin(), policies.end(), [](const policy& how) { return !how.full(); });
+    steps.expect(static_cast<double>(options.tokens) * static_cast<double>(1 + num_compressed));
 
     const double asked = (std::min)(1.0,
                                     static_cast<double>(options.budget) /
                                         static_cast<double>(options.prompt + options.tokens));
-    std::vector<measurement> by_part;
+    // Policy by policy, as other tables are.
+    std::vector<measurement> results(policies.size() * stream_parts);
     for (std::size_t part = 0; part < stream_parts; ++part) {
         const std::size_t first = options.tokens * part / stream_parts;
         const std::size_t count = options.tokens * (part + 1) / stream_parts - first;
@@ -205,27 +187,16 @@ std::vector<measurement> run_stream(const experiment& plan,
         of_full.quality = {reference.nll(), 0.0, 0.0, 1.0};
         of_full.bytes_full = bytes_in_f16(model.config(), of_full.context);
         steps.finish(static_cast<double>(count));
-        std::size_t next = 0;
-        for (const policy& how : plan.policies) {
-            measurement one = how.full ? of_full : m;
-            if (!how.full) {
-                matrix logits = readers[next++].read(count, one);
-                one.policy = how.text;
-                one.nll_full = of_full.nll_full;
-                one.bytes_full = of_full.bytes_full;
-                one.keep_ratio = how.ratios({asked}).front();
-                one.quality = compare(reference, logits);
-                one.ppl_ratio = std::exp(one.quality.nll - one.nll_full);
+        for (std::size_t p = 0; p < policies.size(); ++p) {
+            measurement& one = results[p * stream_parts + part];
+            one = policies[p].full() ? of_full : m;
+            if (!policies[p].full()) {
+                matrix logits = readers[p].read(count, one);
+                one.policy = policies[p].text;
+                one.keep_ratio = policies[p].ratios({asked}).front();
+                one = compared(std::move(one), std::move(logits), reference, of_full);
                 steps.finish(static_cast<double>(count));
             }
-            by_part.push_back(std::move(one));
-        }
-    }
-    // Policy by policy, as other tables are.
-    std::vector<measurement> results;
-    for (std::size_t p = 0; p < plan.policies.size(); ++p) {
-        for (std::size_t part = 0; part < stream_parts; ++part) {
-            results.push_back(by_part[part * plan.policies.size() + p]);
         }
     }
     return results;

@@ -43,7 +43,6 @@ void check_stream(const experiment& plan,
 /// there, and keep_ratio that of the budget at the end of the stream. select_ms and compact_ms are per compression. decode_ms_per_token leaves compression out.
 /// @param name    of the text
 /// @param tokens  options.text_tokens() of them, or more
-/// @throws input_error if a policy keeps another number of tokens per head: such a cache can be compressed once only
 [[nodiscard]] std::vector<measurement> run_stream(const experiment& plan,
                                                   const stream_options& options,
                                                   const std::string& name,

@@ -216,6 +216,7 @@ private:
     }
     [[nodiscard]] query_view view_of(std::span<const float> queries) const;
     void encode_old_rows(kv_sequence& layer) const;
+    void forget_queries(std::size_t layer);
     [[nodiscard]] std::size_t tokens_of(const compress_request& request) const;
     void require_queries() const;
     [[nodiscard]] model_plan plan_layers(const compress_request& request,

@@ -65,7 +65,15 @@ public:
         return query_view(rows, num_q_heads_, size(), head_dim_, {head_dim_, width(), 1}).last(count);
     }
 
-    void clear() noexcept { rows_.reset(); }
+    /// Forgets all but the newest `count`, and gives their memory back.
+    void keep_last(std::size_t count) {
+        if (count == 0) {
+            rows_.reset();
+        } else if (count < size()) {
+            rows_ = std::make_shared<std::vector<float>>(
+                rows_->end() - static_cast<std::ptrdiff_t>(count * width()), rows_->end());
+        }
+    }
     [[nodiscard]] std::size_t bytes_held() const noexcept {
         return rows_ == nullptr ? 0 : rows_->capacity() * sizeof(float);
     }

@@ -255,6 +255,7 @@ compression kv_cache::apply(const std::vector<layer_choice>& choice,
                     not_stored[l] += layers_[l].store(head, tiers) ? 0U : 1U;
                 }
                 layers_[l].shrink_to_fit();
+                forget_queries(l);
             }
         });
     };
@@ -268,6 +269,16 @@ compression kv_cache::apply(const std::vector<layer_choice>& choice,
         result.heads_not_stored += count;
     }
     return result;
+}
+
+/// Queries whose rows are not side by side with the newest ones any more cannot be used again.
+inline void kv_cache::forget_queries(std::size_t layer) {
+    const sequence_access access(layers_[layer], logs_[layer]);
+    std::size_t usable = 0;
+    for (std::size_t head = 0; head < shape_.num_kv_heads; ++head) {
+        usable = (std::max)(usable, access.queries(head, 1).num_queries());
+    }
+    logs_[layer].keep_last(usable);
 }
 
 inline std::vector<float> kv_cache::scores(std::size_t layer) const {
