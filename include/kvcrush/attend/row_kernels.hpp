@@ -5,29 +5,62 @@
 #pragma once
 
 #include <kvcrush/attend/stored_rows.hpp>
+#include <kvcrush/codec/codec.hpp>
 #include <kvcrush/simd/isa.hpp>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace kvcrush {
 inline namespace v0 {
 
-/// Functions of one codec. `codec` points to the value they were made of, which has to live as long.
+/// How attention computes with encoded rows.
+enum class arithmetic : std::uint8_t {
+    /// In fp32, as if rows were decoded first: 1e-5 of the sum of absolute terms.
+    exact,
+    /// In integers, for int8_row, q8_0, q4_0, codebook_row (rows of multiples of 64 channels) and rotations of them, on
+    /// CPUs with AVX512_VNNI and AVX512_VBMI; elsewhere, and for many query rows at once, exact.
+    /// Beside codebook_row queries, centroids and weights have 8 bits, see attend/detail/codebook_*_avx512.hpp.
+    /// Otherwise queries and weights have 16 bits beside codes of 8, 12 beside codes of 4, relative to the largest
+    /// channel of a query and the largest weight of a tile: far less than what encoding the rows has lost, see
+    /// attend/detail/integer_kernels_avx512.hpp.
+    integer
+};
+
+/// Functions of one codec. `codec` and `turning` point into the value they were made of, which has to live as long.
 /// Query rows are the tokens times query heads that look at one kv head.
 struct row_kernels {
+    /// The codec that rows lie in memory with; of a RotatingCodec its stored().
     const void* codec = nullptr;
+    /// The codec that turns rows into another basis, if one does.
+    const void* turning = nullptr;
     std::size_t group_size = 1;
+    /// With several queries, query rows from which on tiles are decoded once and worked on as floats: dots() and
+    /// accumulate() are then not used. At 24 rows of f16 a sixth faster, at 192 a third (Sapphire Rapids). More where
+    /// these are faster still.
+    std::size_t decoding_from = 24;
     simd::isa rung = simd::isa::scalar;
 
-    /// Floats that prepare() writes.
+    /// Queries [num_queries, dim], already scaled, into the codec's basis, likewise.
+    void (*turn)(const row_kernels& self,
+                 const float* queries,
+                 std::size_t num_queries,
+                 std::size_t dim,
+                 float* turned) noexcept = nullptr;
+    /// Floats that prepare() writes, at least num_queries * dim.
     std::size_t (*prepared_size)(std::size_t num_queries, std::size_t dim) noexcept = nullptr;
-    /// Queries [num_queries, dim], already scaled, into the form that dots() wants: turned into the codec's basis.
+    /// Queries as turn() takes them into the form that dots() wants. Whatever else that is, what turn() writes comes last.
     void (*prepare)(const row_kernels& self,
                     const float* queries,
                     std::size_t num_queries,
                     std::size_t dim,
                     float* prepared) noexcept = nullptr;
-    /// out[q * attend_tile + t] = query q . row t.  @param scratch [attend_tile * dim], as below
+    /// Rows of a tile as floats [rows, dim] in the codec's basis.  @param out [kernel_scratch(group_size, dim)]
+    void (*decode)(const row_kernels& self,
+                   const tile_rows& rows,
+                   std::size_t dim,
+                   float* out) noexcept = nullptr;
+    /// out[q * attend_tile + t] = query q . row t.  @param scratch [kernel_scratch(group_size, dim)], as below
     void (*dots)(const row_kernels& self,
                  const tile_rows& rows,
                  const float* prepared,
@@ -48,6 +81,20 @@ struct row_kernels {
                    float* sums,
                    std::size_t num_queries,
                    std::size_t dim) noexcept = nullptr;
+};
+
+/// The kernels that a codec brings itself, here none. To be specialised for codecs whose rows can be worked on as they
+/// lie; take() then replaces functions of a table that does everything with decode() already: usually `dots` and
+/// `accumulate`, which find the codec behind `self.codec`, also where another codec turns its rows.
+///
+///     template <>
+///     struct kvcrush::row_kernels_for<my_codec> {
+///         static void take(const my_codec& codec, arithmetic how, row_kernels& table) noexcept;
+///     };
+/// It must be known wherever kernels_of() is asked for the codec.
+template <Codec C>
+struct row_kernels_for {
+    static void take(const C&, arithmetic, row_kernels&) noexcept {}
 };
 
 /// Floats of scratch that kernels of any codec need at most.

@@ -5,6 +5,7 @@
 
 #include <kvcrush/attend/attend_options.hpp>
 #include <kvcrush/attend/detail/attend_work.hpp>
+#include <kvcrush/attend/detail/decoded_kernels.hpp>
 #include <kvcrush/attend/detail/running_softmax.hpp>
 #include <kvcrush/attend/partial_attention.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
@@ -112,13 +113,15 @@ inline void attend_to_tile(const attend_work& work,
     const row_kernels& values = *piece.segment.value_kernels;
     const std::size_t num_rows = block.num_rows();
     const std::size_t total = rows_of(work.heads[piece.head]);
-    keys.dots(keys,
-              key_rows,
-              queries.prepared,
-              num_rows,
-              work.queries.head_dim(),
-              queries.logits,
-              queries.scratch);
+    const auto dots = work.decodes(keys, num_rows) ? dots_of_packed : keys.dots;
+    const auto accumulate = work.decodes(values, num_rows) ? accumulate_decoded : values.accumulate;
+    dots(keys,
+         key_rows,
+         queries.prepared,
+         num_rows,
+         work.queries.head_dim(),
+         queries.logits,
+         queries.scratch);
     std::size_t seen[attend_many_rows];
     for (std::size_t q = 0; q < block.num_queries; ++q) {
         const std::size_t visible = work.visible(total, block.first_query + q);
@@ -140,13 +143,13 @@ inline void attend_to_tile(const attend_work& work,
                   .values = partial.values.data(),
                   .value_dim = work.value_dim},
                  work.rung);
-    values.accumulate(values,
-                      value_rows,
-                      queries.logits,
-                      num_rows,
-                      work.value_dim,
-                      partial.values.data(),
-                      queries.scratch);
+    accumulate(values,
+               value_rows,
+               queries.logits,
+               num_rows,
+               work.value_dim,
+               partial.values.data(),
+               queries.scratch);
 }
 
 /// Adds to `partial` what the rows of a piece contribute. Rows that no query of the block sees are not touched.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/attend/attend_options.hpp>
+#include <kvcrush/attend/detail/decoded_kernels.hpp>
 #include <kvcrush/attend/partial_attention.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/attend/stored_rows.hpp>
@@ -115,6 +116,10 @@ struct attend_work {
     [[nodiscard]] std::size_t visible(std::size_t total, const query_block& block) const noexcept {
         return visible(total, block.first_query + block.num_queries - 1);
     }
+    /// Whether tiles are decoded for so many query rows. One query keeps to the kernels of the codec.
+    [[nodiscard]] bool decodes(const row_kernels& kernels, std::size_t num_rows) const noexcept {
+        return queries.num_queries() > 1 && num_rows >= kernels.decoding_from;
+    }
     /// Floats of workspace.
     [[nodiscard]] std::size_t size() const noexcept {
         return options.num_lanes * lane_size +
@@ -140,10 +145,12 @@ private:
             if (segment.key_kernels == nullptr || segment.value_kernels == nullptr) {
                 continue;
             }
-            prepared = (std::max)(prepared, segment.key_kernels->prepared_size(num_rows, key_dim));
+            const row_kernels& keys = *segment.key_kernels;
+            prepared = (std::max)(prepared, keys.prepared_size(num_rows, key_dim));
             scratch =
                 (std::max)({scratch,
-                            kernel_scratch(segment.key_kernels->group_size, key_dim),
+                            work.decodes(keys, num_rows) ? packing_scratch(keys.group_size, key_dim)
+                                                         : kernel_scratch(keys.group_size, key_dim),
                             kernel_scratch(segment.value_kernels->group_size, work.value_dim)});
         }
     }

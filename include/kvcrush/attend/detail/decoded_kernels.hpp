@@ -10,6 +10,7 @@
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/simd/isa.hpp>
+#include <kvcrush/simd/logits.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -22,7 +23,7 @@ namespace detail {
 
 /// The codec whose groups hold rows in the basis that attention works in.
 template <Codec C>
-[[nodiscard]] const auto& stored_codec(const C& codec) noexcept {
+[[nodiscard]] const auto& stored_codec_in(const C& codec) noexcept {
     if constexpr (RotatingCodec<C>) {
         return codec.stored();
     } else {
@@ -31,7 +32,7 @@ template <Codec C>
 }
 
 template <Codec C>
-using stored_codec_of = std::remove_cvref_t<decltype(stored_codec(std::declval<const C&>()))>;
+using stored_codec_of = std::remove_cvref_t<decltype(stored_codec_in(std::declval<const C&>()))>;
 
 /// Rows of a tile as floats [count, dim].
 template <Codec C>
@@ -62,39 +63,30 @@ inline std::size_t floats_as_they_are(std::size_t num_queries, std::size_t dim) 
 }
 
 template <Codec C>
-void prepare_rotated(const row_kernels& self,
-                     const float* queries,
-                     std::size_t num_queries,
-                     std::size_t dim,
-                     float* prepared) noexcept {
-    std::copy_n(queries, num_queries * dim, prepared);
+void turn_queries(const row_kernels& self,
+                  const float* queries,
+                  std::size_t num_queries,
+                  std::size_t dim,
+                  float* turned) noexcept {
+    std::copy_n(queries, num_queries * dim, turned);
     if constexpr (RotatingCodec<C>) {
-        static_cast<const C*>(self.codec)->rotate({prepared, num_queries * dim}, dim, self.rung);
+        static_cast<const C*>(self.turning)->rotate({turned, num_queries * dim}, dim, self.rung);
     }
 }
 
 template <Codec C>
-void finish_rotated(const row_kernels& self,
-                    float* sums,
-                    std::size_t num_queries,
-                    std::size_t dim) noexcept {
+void turn_back(const row_kernels& self,
+               float* sums,
+               std::size_t num_queries,
+               std::size_t dim) noexcept {
     if constexpr (RotatingCodec<C>) {
-        static_cast<const C*>(self.codec)->unrotate({sums, num_queries * dim}, dim, self.rung);
+        static_cast<const C*>(self.turning)->unrotate({sums, num_queries * dim}, dim, self.rung);
     } else {
         static_cast<void>(self);
         static_cast<void>(sums);
         static_cast<void>(num_queries);
         static_cast<void>(dim);
     }
-}
-
-/// Rows of a tile as they are after decoding, in the manner of stored rows.
-inline void locate_decoded(const float* rows, std::size_t dim, tile_rows& tile) noexcept {
-    locate_rows({.data = reinterpret_cast<const std::byte*>(rows), .stride = dim * sizeof(float)},
-                1,
-                0,
-                tile.count,
-                tile);
 }
 
 /// Asks memory for what decoding the next tile will read.
@@ -112,6 +104,29 @@ inline void prefetch_next(const tile_rows& rows, std::size_t bytes) noexcept {
         }
         before = group;
     }
+}
+
+template <Codec C>
+void decode_rows(const row_kernels& self,
+                 const tile_rows& rows,
+                 std::size_t dim,
+                 float* out) noexcept {
+    const C& codec = *static_cast<const C*>(self.codec);
+    prefetch_next(rows, codec.group_bytes(dim));
+    decode_tile(codec, rows, dim, out, self.rung);
+}
+
+/// Decodes a tile into scratch and says where its rows lie there.
+[[nodiscard]] inline tile_rows decoded_tile(const row_kernels& self,
+                                            const tile_rows& rows,
+                                            std::size_t dim,
+                                            float* scratch) noexcept {
+    self.decode(self, rows, dim, scratch);
+    tile_rows decoded;
+    const stored_rows lying{.data = reinterpret_cast<const std::byte*>(scratch),
+                            .stride = dim * sizeof(float)};
+    locate_rows(lying, 1, 0, rows.count, decoded);
+    return decoded;
 }
 
 inline void dots_of_floats(const tile_rows& rows,
@@ -167,43 +182,50 @@ inline void accumulate_floats(const tile_rows& rows,
     }
 }
 
-/// Decodes a tile into scratch and says where its rows lie there.
-template <Codec C>
-[[nodiscard]] tile_rows decoded_tile(const row_kernels& self,
-                                     const tile_rows& rows,
-                                     std::size_t dim,
-                                     float* scratch) noexcept {
-    const auto& codec = stored_codec(*static_cast<const C*>(self.codec));
-    prefetch_next(rows, codec.group_bytes(dim));
-    decode_tile(codec, rows, dim, scratch, self.rung);
-    tile_rows decoded;
-    decoded.count = rows.count;
-    locate_decoded(scratch, dim, decoded);
-    return decoded;
-}
-
-template <Codec C>
-void dots_of_decoded(const row_kernels& self,
-                     const tile_rows& rows,
-                     const float* prepared,
-                     std::size_t num_queries,
-                     std::size_t dim,
-                     float* out,
-                     float* scratch) noexcept {
+inline void dots_of_decoded(const row_kernels& self,
+                            const tile_rows& rows,
+                            const float* prepared,
+                            std::size_t num_queries,
+                            std::size_t dim,
+                            float* out,
+                            float* scratch) noexcept {
     dots_of_floats(
-        decoded_tile<C>(self, rows, dim, scratch), prepared, num_queries, dim, out, self.rung);
+        decoded_tile(self, rows, dim, scratch), prepared, num_queries, dim, out, self.rung);
 }
 
-template <Codec C>
-void accumulate_decoded(const row_kernels& self,
-                        const tile_rows& rows,
-                        const float* weights,
-                        std::size_t num_queries,
-                        std::size_t dim,
-                        float* sums,
-                        float* scratch) noexcept {
+inline void accumulate_decoded(const row_kernels& self,
+                               const tile_rows& rows,
+                               const float* weights,
+                               std::size_t num_queries,
+                               std::size_t dim,
+                               float* sums,
+                               float* scratch) noexcept {
     accumulate_floats(
-        decoded_tile<C>(self, rows, dim, scratch), weights, num_queries, dim, sums, self.rung);
+        decoded_tile(self, rows, dim, scratch), weights, num_queries, dim, sums, self.rung);
+}
+
+/// Floats of scratch that dots_of_packed() needs.
+[[nodiscard]] constexpr std::size_t packing_scratch(std::size_t group_size,
+                                                    std::size_t dim) noexcept {
+    return kernel_scratch(group_size, dim) + simd::key_tile * dim;
+}
+
+/// The dots of many queries with keys of any codec: sums run along the tile, none across lanes.
+inline void dots_of_packed(const row_kernels& self,
+                           const tile_rows& rows,
+                           const float* prepared,
+                           std::size_t num_queries,
+                           std::size_t dim,
+                           float* out,
+                           float* scratch) noexcept {
+    static_assert(simd::key_tile == attend_tile);
+    float* const packed = scratch + kernel_scratch(self.group_size, dim);
+    self.decode(self, rows, dim, scratch);
+    simd::pack_key_tile(scratch, dim, rows.count, dim, packed, self.rung);
+    const float* const queries =
+        prepared + self.prepared_size(num_queries, dim) - num_queries * dim;
+    simd::tile_logits(
+        queries, dim, num_queries, packed, dim, 1.0F, out, attend_tile, rows.count, self.rung);
 }
 
 } // namespace detail
