@@ -4,10 +4,10 @@
 #pragma once
 
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/budget.hpp>
 #include <kvcrush/core/error.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -40,14 +40,11 @@ inline void round_to_total(std::span<const double> ideal,
     }
     std::size_t left = total;
     for (std::size_t i = 0; i < ideal.size(); ++i) {
-        // A quota that rounding left a hair below a whole number is that number: 2.9999999999 of 3.
-        const double nearest = std::nearbyint(ideal[i]);
-        const double whole = std::abs(ideal[i] - nearest) <= 1e-9 * (1.0 + ideal[i])
-                                 ? nearest
-                                 : std::floor(ideal[i]);
-        counts[i] = (std::min)(static_cast<std::size_t>(whole), left);
+        const std::size_t whole = whole_tokens(ideal[i]);
+        counts[i] = (std::min)(whole, left);
         left -= counts[i];
-        fractions[i] = {(std::max)(ideal[i] - whole, 0.0), static_cast<std::uint32_t>(i)};
+        fractions[i] = {(std::max)(ideal[i] - static_cast<double>(whole), 0.0),
+                        static_cast<std::uint32_t>(i)};
     }
     const auto comes_first = [](const token_fraction& a, const token_fraction& b) noexcept {
         return a.fraction != b.fraction ? a.fraction > b.fraction : a.index < b.index;
@@ -64,6 +61,71 @@ inline void round_to_total(std::span<const double> ideal,
         left -= round;
     }
 }
+
+/// Those that are not full yet, and what comes to each of them by weight.
+class share_round {
+public:
+    explicit share_round(std::span<const double> weights)
+        : weights_(weights), open_(weights.size()), quota_(weights.size()) {
+        std::iota(open_.begin(), open_.end(), std::size_t{0});
+        for (const double weight : weights) {
+            largest_ = weight > largest_ ? weight : largest_;
+        }
+        largest_ = (std::min)(largest_, (std::numeric_limits<double>::max)());
+    }
+
+    /// Gives `room` to each whose quota of `left` is as much, and closes it.
+    /// @return whether there was one
+    bool fill(std::size_t& left, std::size_t room, std::span<std::size_t> counts) {
+        divide(left);
+        std::vector<std::size_t> still_open;
+        for (std::size_t k = 0; k < open_.size(); ++k) {
+            if (quota_[k] >= static_cast<double>(room) && left >= room) {
+                counts[open_[k]] += room;
+                left -= room;
+            } else {
+                still_open.push_back(open_[k]);
+            }
+        }
+        const bool filled = still_open.size() < open_.size();
+        open_.swap(still_open);
+        return filled;
+    }
+
+    /// Gives the rest to those that are open, rounded.
+    void finish(std::size_t left, std::span<std::size_t> counts) {
+        divide(left);
+        std::vector<std::size_t> extra(open_.size());
+        std::vector<token_fraction> fractions(open_.size());
+        round_to_total(quota_, left, extra, fractions);
+        for (std::size_t k = 0; k < open_.size(); ++k) {
+            counts[open_[k]] += extra[k];
+        }
+    }
+
+private:
+    void divide(std::size_t left) {
+        double sum = 0.0;
+        for (const std::size_t i : open_) {
+            sum += scaled(i);
+        }
+        quota_.resize(open_.size());
+        std::transform(open_.begin(), open_.end(), quota_.begin(), [&](std::size_t i) {
+            return static_cast<double>(left) *
+                   (sum > 0.0 ? scaled(i) / sum : 1.0 / static_cast<double>(open_.size()));
+        });
+    }
+
+    /// By the largest, so that no sum of weights overflows.
+    [[nodiscard]] double scaled(std::size_t i) const noexcept {
+        return weights_[i] > 0.0 ? (std::min)(weights_[i] / largest_, 1.0) : 0.0;
+    }
+
+    std::span<const double> weights_;
+    std::vector<std::size_t> open_;
+    std::vector<double> quota_;
+    double largest_ = 0.0;
+};
 
 } // namespace detail
 
@@ -102,54 +164,12 @@ inline void share_out(std::span<const double> weights,
             " and ",
             highest,
             " each");
-    double largest = 0.0;
-    for (const double weight : weights) {
-        largest = weight > largest ? weight : largest;
-    }
-    // Scaled by the largest, so that no sum of weights overflows.
-    largest = (std::min)(largest, (std::numeric_limits<double>::max)());
-    const auto scaled = [&](std::size_t i) {
-        return weights[i] > 0.0 ? (std::min)(weights[i] / largest, 1.0) : 0.0;
-    };
-
+    detail::share_round round(weights);
     std::fill(counts.begin(), counts.end(), lowest);
-    std::vector<std::size_t> open(n);
-    std::iota(open.begin(), open.end(), std::size_t{0});
-    std::vector<double> quota(n);
     std::size_t left = total - lowest * n;
-    const std::size_t room = highest - lowest;
-    while (left > 0) {
-        double sum = 0.0;
-        for (const std::size_t i : open) {
-            sum += scaled(i);
-        }
-        const auto quota_of = [&](std::size_t i) {
-            return static_cast<double>(left) *
-                   (sum > 0.0 ? scaled(i) / sum : 1.0 / static_cast<double>(open.size()));
-        };
-        quota.resize(open.size());
-        std::transform(open.begin(), open.end(), quota.begin(), quota_of);
-        std::vector<std::size_t> still_open;
-        for (std::size_t k = 0; k < open.size(); ++k) {
-            if (quota[k] >= static_cast<double>(room) && left >= room) {
-                counts[open[k]] = highest;
-                left -= room;
-            } else {
-                still_open.push_back(open[k]);
-            }
-        }
-        if (still_open.size() < open.size()) {
-            open.swap(still_open);
-            continue;
-        }
-        std::vector<std::size_t> extra(open.size());
-        std::vector<detail::token_fraction> fractions(open.size());
-        detail::round_to_total(quota, left, extra, fractions);
-        for (std::size_t k = 0; k < open.size(); ++k) {
-            counts[open[k]] += extra[k];
-        }
-        left = 0;
+    while (left > 0 && round.fill(left, highest - lowest, counts)) {
     }
+    round.finish(left, counts);
 }
 
 } // namespace v0

@@ -28,7 +28,8 @@ enum class pyramid_rule {
     exact,
     /// Whole steps as in the authors' code: the total drifts by up to half a token per layer and layer below it.
     published,
-    /// The line of NVIDIA kvpress, which counts the protected tokens in; each layer is rounded on its own.
+    /// The line of NVIDIA kvpress, which counts the protected tokens in and starts from a budget that is not rounded; each
+    /// layer is rounded on its own, the even ones of a budget that is too small for a line as well.
     kvpress
 };
 
@@ -90,49 +91,22 @@ struct pyramid_kv {
         validate();
         const std::size_t average = tokens.tokens_for(seq_len);
         const std::size_t always = areas(tokens.protected_areas(), seq_len).num_protected();
-        const std::size_t most = seq_len - always;
-        const std::size_t middle = average - always;
         std::vector<std::size_t> counts(num_layers, average);
         if (num_layers < 2 || average >= seq_len) {
             return counts;
         }
         if (rule == pyramid_rule::kvpress) {
-            const line slope = line_of(static_cast<double>(average), most, num_layers);
-            // Too few tokens for a line: even layers.
-            if (slope.first <= static_cast<double>(seq_len) && slope.first >= slope.last &&
-                slope.last >= static_cast<double>(always)) {
-                for (std::size_t l = 0; l < num_layers; ++l) {
-                    counts[l] = (std::clamp)(
-                        static_cast<std::size_t>(std::nearbyint(slope.at(l))), always, seq_len);
-                }
+            follow_kvpress(tokens.unrounded_for(seq_len), always, seq_len, counts);
+        } else if (seq_len >= 2 * (average - always)) {
+            const std::size_t most = seq_len - always;
+            if (rule == pyramid_rule::published) {
+                follow_published(average - always, most, counts);
+            } else {
+                follow_exact(average - always, most, counts);
             }
-            return counts;
-        }
-        if (seq_len < 2 * middle) {
-            return counts;
-        }
-        if (rule == pyramid_rule::published) {
-            std::size_t last = middle / static_cast<std::size_t>(beta);
-            std::size_t first = 2 * middle - last;
-            if (first >= most) {
-                first = most;
-                last = 2 * middle - first;
+            for (std::size_t& count : counts) {
+                count += always;
             }
-            const std::size_t step = (first - last) / (num_layers - 1);
-            for (std::size_t l = 0; l < num_layers; ++l) {
-                counts[l] = always + first - l * step;
-            }
-            return counts;
-        }
-        const line slope = line_of(static_cast<double>(middle), most, num_layers);
-        std::vector<double> ideal(num_layers);
-        for (std::size_t l = 0; l < num_layers; ++l) {
-            ideal[l] = slope.at(l);
-        }
-        std::vector<detail::token_fraction> fractions(num_layers);
-        detail::round_to_total(ideal, num_layers * middle, counts, fractions);
-        for (std::size_t& count : counts) {
-            count += always;
         }
         return counts;
     }
@@ -158,6 +132,49 @@ private:
             last = 2.0 * average - limit;
         }
         return {first, last, static_cast<double>(num_layers - 1)};
+    }
+
+    /// @param[out] counts  middle tokens of each layer
+    void follow_exact(std::size_t middle, std::size_t most, std::span<std::size_t> counts) const {
+        const line slope = line_of(static_cast<double>(middle), most, counts.size());
+        std::vector<double> ideal(counts.size());
+        for (std::size_t l = 0; l < ideal.size(); ++l) {
+            ideal[l] = slope.at(l);
+        }
+        std::vector<detail::token_fraction> fractions(counts.size());
+        detail::round_to_total(ideal, counts.size() * middle, counts, fractions);
+    }
+
+    /// @param[out] counts  middle tokens of each layer
+    void follow_published(std::size_t middle,
+                          std::size_t most,
+                          std::span<std::size_t> counts) const noexcept {
+        std::size_t last = middle / static_cast<std::size_t>(beta);
+        std::size_t first = 2 * middle - last;
+        if (first >= most) {
+            first = most;
+            last = 2 * middle - first;
+        }
+        const std::size_t step = (first - last) / (counts.size() - 1);
+        for (std::size_t l = 0; l < counts.size(); ++l) {
+            counts[l] = first - l * step;
+        }
+    }
+
+    /// The average is not rounded there: 500.5 of 1001 tokens. Halves go to the even number, as Python's do.
+    /// @param[out] counts  tokens of each layer, protected ones included
+    void follow_kvpress(double average,
+                        std::size_t always,
+                        std::size_t seq_len,
+                        std::span<std::size_t> counts) const noexcept {
+        const line slope = line_of(average, seq_len - always, counts.size());
+        const bool falls = slope.first <= static_cast<double>(seq_len) &&
+                           slope.first >= slope.last && slope.last >= static_cast<double>(always);
+        for (std::size_t l = 0; l < counts.size(); ++l) {
+            // Too few tokens for a line: even layers.
+            const double wanted = std::nearbyint(falls ? slope.at(l) : average);
+            counts[l] = (std::clamp)(static_cast<std::size_t>(wanted), always, seq_len);
+        }
     }
 };
 

@@ -119,6 +119,9 @@ KVCRUSH_TARGET_AVX512 inline void stream_strided_avx512(std::span<const token_in
 /// never overwrites a row that is still to be read.
 template <typename Row>
 void compact_rows(std::span<const token_index> kept, Row&& row) noexcept {
+    if (kept.empty() || row(0).size() == 0) {
+        return; // there may be no memory at all
+    }
     for (std::size_t i = 0; i < kept.size(); ++i) {
         if (i + prefetch_distance < kept.size()) {
             prefetch_row(row(kept[i + prefetch_distance]));
@@ -150,6 +153,9 @@ void compact_head(std::span<const token_index> kept,
         return;
     }
     const auto first = row(0);
+    if (first.size() == 0) {
+        return; // there may be no memory at all
+    }
     if (!first.contiguous()) {
         return compact_rows(kept, row);
     }

@@ -55,6 +55,18 @@ struct areas {
     }
 };
 
+namespace detail {
+
+/// floor(quota), but a quota that rounding left a hair below a whole number is that number: 28.999999999999996 is 29.
+/// @pre quota is not negative and below 2^53
+[[nodiscard]] constexpr std::size_t whole_tokens(double quota) noexcept {
+    const auto whole = static_cast<std::size_t>(quota);
+    const double missing = static_cast<double>(whole + 1) - quota;
+    return missing <= 1e-9 * (1.0 + quota) ? whole + 1 : whole;
+}
+
+} // namespace detail
+
 /// Tokens kept per kv head, sinks and recent tokens included.
 class budget {
 public:
@@ -64,7 +76,8 @@ public:
         return budget(count, 1.0, false, sizes);
     }
 
-    /// A share of the sequence: floor(seq_len * ratio) tokens per kv head.
+    /// A share of the sequence: floor(seq_len * ratio) tokens per kv head. A ratio k / seq_len keeps k tokens, although
+    /// the product may lie a hair below.
     /// @param ratio  kept / seq_len, in (0, 1]
     /// @throws std::invalid_argument if ratio lies outside (0, 1] or is not a number
     [[nodiscard]] static constexpr budget keep_ratio(double ratio, const area_sizes& sizes = {}) {
@@ -86,8 +99,7 @@ public:
     /// sinks + recent.
     /// @throws std::invalid_argument if sinks + recent tokens do not fit the budget
     [[nodiscard]] constexpr std::size_t tokens_for(std::size_t seq_len) const {
-        const std::size_t wanted =
-            is_ratio_ ? static_cast<std::size_t>(static_cast<double>(seq_len) * ratio_) : count_;
+        const std::size_t wanted = is_ratio_ ? detail::whole_tokens(share_of(seq_len)) : count_;
         const std::size_t always = areas(sizes_, seq_len).num_protected();
         if (always == seq_len) {
             return seq_len;
@@ -107,7 +119,17 @@ public:
         return (std::min)(wanted, seq_len);
     }
 
+    /// The same before rounding: seq_len * ratio, or the number of tokens, at most seq_len; protected tokens are not
+    /// looked at. For rules that round in a way of their own.
+    [[nodiscard]] constexpr double unrounded_for(std::size_t seq_len) const noexcept {
+        return is_ratio_ ? share_of(seq_len) : static_cast<double>((std::min)(count_, seq_len));
+    }
+
 private:
+    [[nodiscard]] constexpr double share_of(std::size_t seq_len) const noexcept {
+        return static_cast<double>(seq_len) * ratio_;
+    }
+
     constexpr budget(std::size_t count,
                      double ratio,
                      bool is_ratio,

@@ -3,7 +3,7 @@
 /// How work is spread over a caller's threads. The library starts none of its own.
 #pragma once
 
-#include <kvcrush/config.hpp>
+#include <kvcrush/core/error.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -41,10 +41,14 @@ static_assert(Executor<serial_executor>);
 ///         compact(kv[layer], lane.select(kv[layer], queries[layer]));
 ///     });
 /// @param work  work(layer, lane), noexcept in effect: nobody catches what it throws
+/// @throws std::invalid_argument if there are layers and no lane; what the executor throws
 template <Executor E, typename Lane, typename Work>
 void for_each_layer(E&& execute, std::size_t num_layers, std::span<Lane> lanes, const Work& work) {
     const std::size_t num_lanes = lanes.size();
-    KVCRUSH_ASSERT((num_lanes > 0 || num_layers == 0) && "kvcrush: no lane to work on the layers");
+    detail::require(num_lanes > 0 || num_layers == 0,
+                    "for_each_layer: there is no lane to work on ",
+                    num_layers,
+                    " layers");
     const auto task = [&](std::size_t lane) noexcept {
         for (std::size_t layer = lane; layer < num_layers; layer += num_lanes) {
             work(layer, lanes[lane]);

@@ -11,6 +11,7 @@
 #include <kvcrush/core/row_view.hpp>
 #include <kvcrush/core/types.hpp>
 
+#include <array>
 #include <cstddef>
 #include <span>
 
@@ -33,8 +34,8 @@ class kv_view {
 public:
     /// @param keys    all elements of K; may be longer than the layout needs
     /// @param values  all elements of V, likewise
-    /// @throws std::invalid_argument if a span is shorter than shape and layout reach, if a stride is 0 along an
-    ///         axis with more than one element, or if sizes overflow
+    /// @throws std::invalid_argument if a span is shorter than shape and layout reach, if strides let rows overlap, or
+    ///         if sizes overflow
     constexpr kv_view(std::span<Key> keys,
                       std::span<Value> values,
                       const kv_shape& shape,
@@ -98,6 +99,12 @@ private:
             detail::required_elements(shape_.num_kv_heads, shape_.seq_len, dim, strides, what);
         detail::require(
             held >= needed, what, " hold ", held, " elements; the shape needs ", needed);
+        if (needed > 0) {
+            detail::require_apart(std::array{detail::axis{shape_.num_kv_heads, strides.head},
+                                             detail::axis{shape_.seq_len, strides.token},
+                                             detail::axis{dim, strides.dim}},
+                                  what);
+        }
     }
 
     template <typename T>

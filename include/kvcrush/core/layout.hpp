@@ -7,6 +7,8 @@
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/kv_shape.hpp>
 
+#include <algorithm>
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -119,6 +121,35 @@ constexpr std::size_t required_elements(std::size_t heads,
     last = advance_offset(last, tokens, strides.token, what);
     last = advance_offset(last, dim, strides.dim, what);
     return last + 1;
+}
+
+/// How many elements an axis has, and how far apart they lie.
+struct axis {
+    std::size_t extent;
+    std::size_t stride;
+};
+
+/// Every axis must step over all that the axes with smaller strides reach, or elements would share memory, and a row that
+/// is moved would change another.
+/// @pre no extent is 0, and what the axes reach together fits std::size_t
+/// @throws std::invalid_argument naming `what`
+template <std::size_t Count>
+constexpr void require_apart(std::array<axis, Count> axes, const char* what) {
+    std::sort(axes.begin(), axes.end(), [](const axis& a, const axis& b) noexcept {
+        return a.stride < b.stride;
+    });
+    std::size_t reach = 0;
+    for (const axis& along : axes) {
+        if (along.extent > 1) {
+            require(along.stride > reach,
+                    what,
+                    ": a stride of ",
+                    along.stride,
+                    " makes rows overlap; it must be at least ",
+                    reach + 1);
+            reach += (along.extent - 1) * along.stride;
+        }
+    }
 }
 
 /// Tokens are indexed by 32 bits; the largest value marks an evicted token in position maps.

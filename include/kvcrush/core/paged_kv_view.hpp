@@ -195,6 +195,14 @@ private:
             last, (std::min)(pool_.page_size, shape_.seq_len), strides.token, what);
         last = detail::advance_offset(last, dim, strides.dim, what);
         detail::require(held > last, what, " holds ", held, " elements; its pages need ", last + 1);
+        // Where each head has pages of its own, heads may lie at stride 0.
+        const std::size_t heads = strides.head == 0 ? 1 : shape_.num_kv_heads;
+        detail::require_apart(
+            std::array{detail::axis{pool_.num_pages, strides.page},
+                       detail::axis{heads, strides.head},
+                       detail::axis{(std::min)(pool_.page_size, shape_.seq_len), strides.token},
+                       detail::axis{dim, strides.dim}},
+            what);
     }
 
     template <typename T>

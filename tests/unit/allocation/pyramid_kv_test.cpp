@@ -50,6 +50,11 @@ TEST(PyramidKv, KnownAnswersOfKvpress) {
               (counts{390, 263, 137, 10}));
     EXPECT_EQ(pyramid.layer_tokens(4, 1000, budget::tokens(100, {0, 8})), (counts(4, 100)))
         << "the last layer would not hold the window";
+    const counts odd = pyramid.layer_tokens(30, 1001, budget::keep_ratio(0.5, {0, 32}));
+    EXPECT_EQ(odd.front(), 969U) << "the line of 500.5 tokens just holds the window";
+    EXPECT_EQ(odd.back(), 32U);
+    EXPECT_EQ(pyramid.layer_tokens(4, 1007, budget::keep_ratio(0.1, {0, 8})), (counts(4, 101)))
+        << "100.7 tokens, rounded";
 }
 
 TEST(PyramidKv, TheExactRuleFollowsTheLine) {

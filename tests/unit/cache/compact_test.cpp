@@ -145,8 +145,29 @@ TEST(Compact, KeepingNothingIsAllowed) {
     none.reserve(2, 0);
     none.end_head();
     none.end_head();
-    test::with_every_layout<float>(kv_shape{2, 10, 4, 4},
-                                   [&](const auto& kv) { compact(kv, none); });
+    selection all;
+    all.reserve(2, 20);
+    for (int head = 0; head < 2; ++head) {
+        all.extend_range(0, 10);
+        all.end_head();
+    }
+    test::with_every_layout<float>(kv_shape{2, 10, 4, 4}, [&](const auto& kv) {
+        compact(kv, none);
+        expect_rows(kv, all); // what lies behind the kept rows is left as it was
+    });
+}
+
+TEST(Compact, KeysMoveWhereThereAreNoValues) {
+    const kv_shape shape{2, 17, 5, 0};
+    const selection kept = ragged(2, 17, 3);
+    test::with_every_layout<float>(shape, [&](const auto& kv) {
+        compact(kv, kept);
+        expect_rows(kv, kept);
+    });
+    std::vector<float> keys(2 * 17 * 5);
+    const kv_view<float> kv(keys, {}, shape);
+    compact(kv, kept);
+    EXPECT_EQ(kv.value(0, 0).data(), nullptr) << "no byte of it is to be touched";
 }
 
 TEST(PositionMap, SaysWhereEachTokenWent) {

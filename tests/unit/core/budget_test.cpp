@@ -18,6 +18,23 @@ TEST(Budget, IncludesSinksAndRecentTokens) {
     EXPECT_EQ(budget::keep_ratio(0.1).tokens_for(1009), 100U) << "floor in double";
 }
 
+TEST(Budget, RatiosThatAreQuotientsLoseNoToken) {
+    for (std::size_t n = 1; n <= 1000; ++n) {
+        for (std::size_t k = 1; k <= n; ++k) {
+            const double ratio = static_cast<double>(k) / static_cast<double>(n);
+            ASSERT_EQ(budget::keep_ratio(ratio, {0, 0}).tokens_for(n), k) << k << " / " << n;
+        }
+    }
+    EXPECT_EQ(budget::keep_ratio(0.29, {0, 0}).tokens_for(100), 29U);
+    EXPECT_EQ(budget::keep_ratio(0.2899999, {0, 0}).tokens_for(100), 28U);
+}
+
+TEST(Budget, TellsWhatItIsBeforeRounding) {
+    EXPECT_EQ(budget::keep_ratio(0.5).unrounded_for(1001), 500.5);
+    EXPECT_EQ(budget::tokens(100).unrounded_for(1001), 100.0);
+    EXPECT_EQ(budget::tokens(100).unrounded_for(60), 60.0);
+}
+
 TEST(Budget, KeepsAllWhereItExceedsTheSequence) {
     EXPECT_EQ(budget::tokens(100).tokens_for(60), 60U);
     EXPECT_EQ(budget::keep_ratio(1.0).tokens_for(60), 60U);

@@ -126,5 +126,12 @@ TEST(ForEachLayer, EveryLayerOnceAndTheSameAnswerOnAnyNumberOfLanes) {
     }
 }
 
+TEST(ForEachLayer, NeedsALane) {
+    const auto work = [](std::size_t, int&) { ADD_FAILURE() << "there is no layer"; };
+    EXPECT_THROW(for_each_layer(serial_executor{}, 3, std::span<int>{}, work),
+                 std::invalid_argument);
+    EXPECT_NO_THROW(for_each_layer(serial_executor{}, 0, std::span<int>{}, work));
+}
+
 } // namespace
 } // namespace kvcrush

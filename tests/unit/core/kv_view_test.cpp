@@ -88,6 +88,16 @@ TEST(KvView, RefusesOverflowAliasingAndShortCapacity) {
     const strided aliased{{0, 4, 1}, {12, 4, 1}};
     EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{2, 3, 4, 4}, aliased)),
                  std::invalid_argument);
+    const strided closer{{12, 3, 1}, {12, 4, 1}};
+    EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{2, 3, 4, 4}, closer)),
+                 std::invalid_argument)
+        << "rows of 4 that lie 3 apart";
+    const strided heads{{8, 4, 1}, {12, 4, 1}};
+    EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{2, 3, 4, 4}, heads)),
+                 std::invalid_argument)
+        << "the last token of a head is the first of the next";
+    const strided apart{{4, 8, 1}, {12, 1, 3}};
+    EXPECT_NO_THROW((kv_view<float, strided>(some, some, kv_shape{2, 3, 4, 4}, apart)));
     const strided far{{huge, huge, huge}, {huge, huge, huge}};
     EXPECT_THROW((kv_view<float, strided>(some, some, kv_shape{3, 3, 3, 3}, far)),
                  std::invalid_argument);
