@@ -110,9 +110,12 @@
 #include <kvcrush/math/window_logits.hpp>
 #include <kvcrush/presets.hpp>
 #include <kvcrush/recipe/cache_budget.hpp>
+#include <kvcrush/recipe/kvzip_plan.hpp>
 #include <kvcrush/recipe/layer_access.hpp>
 #include <kvcrush/recipe/layer_judge.hpp>
+#include <kvcrush/recipe/layer_profiles.hpp>
 #include <kvcrush/recipe/model_allocator.hpp>
+#include <kvcrush/recipe/model_plans.hpp>
 #include <kvcrush/recipe/recipe.hpp>
 #include <kvcrush/recipe/row_storage.hpp>
 #include <kvcrush/retention/alisa.hpp>

@@ -16,11 +16,29 @@
 namespace kvcrush {
 inline namespace v0 {
 
-/// Calls visit(name, member, about) for each parameter of a policy.
+namespace detail {
+
+/// Members of a policy that are policies themselves and whose parameters are written as its own: what it says in
+/// `static constexpr auto parts()`, a tuple of pointers to members.
+template <typename P>
+[[nodiscard]] constexpr auto parts_of() {
+    if constexpr (requires { P::parts(); }) {
+        return P::parts();
+    } else {
+        return std::tuple{};
+    }
+}
+
+} // namespace detail
+
+/// Calls visit(name, member, about) for each parameter of a policy, and then for those of its parts.
 template <typename P, typename Visit>
 void for_each_parameter(P& policy, Visit&& visit) {
+    using own = std::remove_const_t<P>;
     std::apply([&](const auto&... row) { (visit(row.name, policy.*(row.member), row.about), ...); },
-               std::remove_const_t<P>::parameters());
+               own::parameters());
+    std::apply([&](const auto&... part) { (for_each_parameter(policy.*part, visit), ...); },
+               detail::parts_of<own>());
 }
 
 /// The value of a parameter: a name of its enumeration, 0 or 1, or the shortest number that reads back as the same.
@@ -45,28 +63,33 @@ inline void append_argument(std::string& arguments, std::string_view argument) {
     arguments += argument;
 }
 
-/// Parameters that differ from their defaults, "window=8,pool=avg". A policy made of others says it itself, by a member
+/// Parameters that differ from those of `standard`, "window=8,pool=avg"; those of parts included.
+template <typename P>
+[[nodiscard]] std::string changed_parameters(const P& policy, const P& standard) {
+    std::string result;
+    [[maybe_unused]] const auto add = [&](const auto& row) {
+        if (policy.*(row.member) != standard.*(row.member)) {
+            append_argument(result,
+                            std::string(row.name) + '=' + parameter_text(policy.*(row.member)));
+        }
+    };
+    std::apply([&](const auto&... row) { (add(row), ...); }, P::parameters());
+    std::apply(
+        [&](const auto&... part) {
+            (append_argument(result, changed_parameters(policy.*part, standard.*part)), ...);
+        },
+        detail::parts_of<P>());
+    return result;
+}
+
+/// Parameters that differ from their defaults. A policy made of others that are chosen by name says it itself, by a member
 /// arguments().
 template <Policy P>
 [[nodiscard]] std::string policy_arguments(const P& policy) {
     if constexpr (requires { policy.arguments(); }) {
         return policy.arguments();
     } else {
-        std::string result;
-        const P standard{};
-        std::apply(
-            [&](const auto&... row) {
-                [[maybe_unused]] const auto add = [&](const auto& one) {
-                    if (policy.*(one.member) != standard.*(one.member)) {
-                        append_argument(
-                            result,
-                            std::string(one.name) + '=' + parameter_text(policy.*(one.member)));
-                    }
-                };
-                (add(row), ...);
-            },
-            P::parameters());
-        return result;
+        return changed_parameters(policy, P{});
     }
 }
 
