@@ -76,11 +76,3 @@ configure() {
     cmake -S "$kvcrush_root" -B "$build_dir" "${generator[@]}" --log-level=NOTICE \
         "-DCMAKE_CXX_COMPILER_LAUNCHER=$launcher" "-DCMAKE_COMPILE_WARNING_AS_ERROR=${CI:-OFF}" "$@"
 }
-
-# wait_briefly: threads of the lab that wait spin for some 50 microseconds, then sleep. Sleeping at once makes decoding a
-# third slower; the default of GNU's OpenMP, some milliseconds, makes all work slower where cores are shared.
-wait_briefly() {
-    if [[ -z ${OMP_WAIT_POLICY:-} ]]; then
-        export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-3000}
-    fi
-}

@@ -43,7 +43,6 @@ for seed in 0 1 2 3; do
     rows+=",four_times(seed=$seed),eight_times(seed=$seed),sixteen_times(seed=$seed)"
     rows+=",kvcrush_auto(bytes=1,seed=$seed)"
 done
-wait_briefly
 "$build_dir/examples/lab/kvcrush-lab" eval --model "$model" \
     --windows "$kvcrush_root/tests/known_answer/lm_windows.json" --keep-ratio 0.25 --policy "$rows" \
     --json "$build_dir/front.json" >&2

@@ -51,5 +51,4 @@ build_dir=$kvcrush_root/build
 configure "$build_dir" -DCMAKE_BUILD_TYPE=Release -DKVCRUSH_BUILD_TESTS=OFF -DKVCRUSH_BUILD_EXAMPLES=ON \
     -DKVCRUSH_LAB_NATIVE=ON >&2
 cmake --build "$build_dir" --parallel "$num_jobs" --target kvcrush-lab >&2
-wait_briefly
 exec "$build_dir/examples/lab/kvcrush-lab" run "${chosen[@]}" "$@"

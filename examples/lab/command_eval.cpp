@@ -392,28 +392,25 @@ int eval_command(const eval_options& options, const CLI::App& command) {
 void add_sources(CLI::App& command, eval_options& options) {
     command.add_option("--task", options.task, fmt::format("samples to make: {}", task_names))
         ->type_name("T[,T...]");
-    command
-        .add_option(
-            "--windows",
-            options.windows,
-            "JSON: {\"windows\": [{\"name\", \"context\": [ids], \"continuation\": [ids]}]}")
-        ->type_name("FILE");
-    command
-        .add_option("--dialogues",
+    add_file_option(
+        command,
+        "--windows",
+        options.windows,
+        "JSON: {\"windows\": [{\"name\", \"context\": [ids], \"continuation\": [ids]}]}");
+    add_file_option(command,
+                    "--dialogues",
                     options.dialogues,
                     "JSON: {\"dialogues\": [{\"name\", \"context\": [ids], \"turns\": "
-                    "[{\"question\": [ids], \"answer\": [ids]}]}]}")
-        ->type_name("FILE");
+                    "[{\"question\": [ids], \"answer\": [ids]}]}]}");
 }
 
 void add_task_options(CLI::App& command, eval_options& options) {
     constexpr std::int64_t most_samples = 100'000;
-    command
-        .add_option("--text",
+    add_file_option(command,
+                    "--text",
                     options.text,
                     "UTF-8 text that lm continues and that needles are hidden in, instead of the "
-                    "lab's own (public-domain prose) and the classic filler")
-        ->type_name("FILE");
+                    "lab's own (public-domain prose) and the classic filler");
     command.add_option("--samples", options.samples, "samples per task and seed")
         ->type_name("N")
         ->check(
@@ -458,8 +455,8 @@ void add_eval(CLI::App& app, action& chosen) {
         ->add_option(
             "--against", options->against, "compare all policies with this one, sample by sample")
         ->type_name("P");
-    command->add_option("--resume", options->resume, "keep finished rows here, and begin with them")
-        ->type_name("FILE");
+    add_file_option(
+        *command, "--resume", options->resume, "keep finished rows here, and begin with them");
     command->callback([options, command, &chosen] {
         chosen = [options, command] { return eval_command(*options, *command); };
     });

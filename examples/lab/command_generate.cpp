@@ -4,6 +4,7 @@
 #include "compression.hpp"
 #include "error.hpp"
 #include "experiment.hpp"
+#include "expression.hpp"
 #include "generate.hpp"
 
 #include <fmt/format.h>
@@ -27,6 +28,9 @@ struct generate_options {
 };
 
 int generate_command(const generate_options& options) {
+    if (options.policy == "all" || split_list(options.policy).size() > 1) {
+        fail("--policy is ", in_quotes(options.policy), "; generate runs one policy at a time");
+    }
     policy how = parse_policy(options.policy);
     const cache_type type = parse_cache_type(options.cache);
     const loaded_model loaded(options.model);

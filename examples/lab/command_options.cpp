@@ -17,12 +17,24 @@
 
 namespace lab {
 
+CLI::Option& add_file_option(CLI::App& command,
+                             const std::string& name,
+                             std::string& path,
+                             const std::string& about) {
+    const CLI::Validator named(
+        [](const std::string& text) -> std::string {
+            return text.empty() ? "the name of a file is empty" : "";
+        },
+        "");
+    return *command.add_option(name, path, about)->type_name("FILE")->check(named);
+}
+
 void add_model_option(CLI::App& command, std::string& model) {
-    command
-        .add_option(
-            "--model", model, "GGUF file: llama architecture; F32, F16, Q8_0, Q4_0 or Q4_1 tensors")
-        ->required()
-        ->type_name("FILE");
+    add_file_option(command,
+                    "--model",
+                    model,
+                    "GGUF file: llama architecture; F32, F16, Q8_0, Q4_0 or Q4_1 tensors")
+        .required();
 }
 
 void add_token_option(CLI::App& command,
@@ -63,7 +75,7 @@ void experiment_options::add_policies_to(CLI::App& command) {
         ->type_name("P[,P...]")
         ->capture_default_str();
     add_cache_option(command, cache);
-    command.add_option("--json", json, "write the results to this file as well")->type_name("FILE");
+    add_file_option(command, "--json", json, "write the results to this file as well");
 }
 
 cache_type parse_cache_type(const std::string& name) {

@@ -58,6 +58,11 @@ struct loaded_model {
 
 /// --cache f32|f16
 [[nodiscard]] cache_type parse_cache_type(const std::string& name);
+/// A file to read or write; an empty name, as a script's unset variable gives, is refused.
+CLI::Option& add_file_option(CLI::App& command,
+                             const std::string& name,
+                             std::string& path,
+                             const std::string& about);
 void add_model_option(CLI::App& command, std::string& model);
 /// A number of tokens, at least `least` and far from overflow.
 void add_token_option(CLI::App& command,

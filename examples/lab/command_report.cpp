@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "command_options.hpp"
 #include "commands.hpp"
 #include "error.hpp"
 
@@ -103,10 +104,11 @@ void add_report(CLI::App& app, action& chosen) {
     command->add_option("results", options->results, "what `run` or `eval` wrote with --json")
         ->required()
         ->type_name("OUT.json");
-    command
-        ->add_option(
-            "--out", options->out, "page to write (default: the first file, with .html at its end)")
-        ->type_name("FILE.html");
+    add_file_option(*command,
+                    "--out",
+                    options->out,
+                    "page to write (default: the first file, with .html at its end)")
+        .type_name("FILE.html");
     command->callback(
         [options, &chosen] { chosen = [options] { return report_command(*options); }; });
 }

@@ -62,9 +62,7 @@ void add_run(CLI::App& app, action& chosen) {
         "the\n"
         "next 128 tokens on the compressed cache. A legend of the columns stands below the table.");
     options->common.add_to(*command);
-    command->add_option("--text", options->text, "UTF-8 text to read")
-        ->required()
-        ->type_name("FILE");
+    add_file_option(*command, "--text", options->text, "UTF-8 text to read").required();
     add_token_option(
         *command, "--context", options->context, 2, "tokens to prefill before compression");
     command->callback([options, &chosen] { chosen = [options] { return run_command(*options); }; });

@@ -82,9 +82,7 @@ void add_stream(CLI::App& app, action& chosen) {
         "read,\n"
         "each kv head keeps --budget tokens. Every prediction is compared with the full cache's.");
     options->common.add_policies_to(*command);
-    command->add_option("--text", options->text, "UTF-8 text to read")
-        ->required()
-        ->type_name("FILE");
+    add_file_option(*command, "--text", options->text, "UTF-8 text to read").required();
     add_token_option(
         *command, "--prompt", options->stream.prompt, 0, "tokens that are read at once at first");
     add_token_option(*command,

@@ -4,7 +4,9 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/types.hpp>
 
+#include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -30,6 +32,20 @@ void unpack_nibbles(
         to[i] = scale * static_cast<float>(low) + minimum;
         to[i + quantised_block / 2] = scale * static_cast<float>(high) + minimum;
     }
+}
+
+/// Bits at `stride` bytes from one another never hold an exponent of ones only, which NaN and infinity have.
+template <typename Bits>
+bool no_full_exponent(std::span<const std::byte> bytes,
+                      std::size_t stride,
+                      Bits exponent) noexcept {
+    bool found = false;
+    for (std::size_t at = 0; at + sizeof(Bits) <= bytes.size(); at += stride) {
+        Bits bits;
+        std::memcpy(&bits, bytes.data() + at, sizeof bits);
+        found |= (bits & exponent) == exponent;
+    }
+    return !found;
 }
 
 void unpack_bytes(const std::byte* packed, float scale, float* to) noexcept {
@@ -66,6 +82,18 @@ void dequantise(tensor_type type,
         case tensor_type::q8_0: unpack_bytes(from + 2, read_f16(from), to); break;
         }
     }
+}
+
+bool all_finite(tensor_type type, std::span<const std::byte> blocks) noexcept {
+    if (type == tensor_type::f32) {
+        return no_full_exponent<std::uint32_t>(blocks, sizeof(float), 0x7F800000U);
+    }
+    const std::size_t stride = layout_of(type).bytes;
+    const auto halves_from = [&](std::size_t first) {
+        return no_full_exponent<std::uint16_t>(
+            blocks.subspan((std::min)(first, blocks.size())), stride, 0x7C00U);
+    };
+    return halves_from(0) && (type != tensor_type::q4_1 || halves_from(sizeof(std::uint16_t)));
 }
 
 } // namespace lab

@@ -22,4 +22,8 @@ void dequantise(tensor_type type,
                 std::span<const std::byte> blocks,
                 std::span<float> floats) noexcept;
 
+/// Neither NaN nor infinity is stored: of blocks of integers only the scales and minima are looked at.
+/// @param blocks  whole ones, any alignment
+[[nodiscard]] bool all_finite(tensor_type type, std::span<const std::byte> blocks) noexcept;
+
 } // namespace lab

@@ -5,10 +5,14 @@
 
 #include <fmt/format.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstddef>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <system_error>
 #include <unistd.h>
 #include <utility>
@@ -18,6 +22,39 @@ namespace {
 
 /// No text or list of windows comes near; /dev/zero has to end somewhere [bytes].
 constexpr std::size_t largest_file = std::size_t{1} << 28;
+
+/// The signal that came in a signal_delay.
+std::atomic<int> held_back = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
+
+extern "C" void hold_back(int signal) { held_back = signal; }
+
+/// Whoever ends the program waits while this lives: what takes milliseconds is done wholly, and leaves nothing half done.
+class signal_delay {
+public:
+    signal_delay() {
+        struct sigaction later {};
+        later.sa_handler = hold_back;
+        later.sa_flags = SA_RESTART;
+        for (std::size_t i = 0; i < signals.size(); ++i) {
+            sigaction(signals[i], &later, &before_[i]);
+        }
+    }
+    signal_delay(const signal_delay&) = delete;
+    signal_delay& operator=(const signal_delay&) = delete;
+    ~signal_delay() {
+        for (std::size_t i = 0; i < signals.size(); ++i) {
+            sigaction(signals[i], &before_[i], nullptr);
+        }
+        if (const int signal = held_back.exchange(0); signal != 0) {
+            raise(signal);
+        }
+    }
+
+private:
+    static constexpr std::array signals{SIGINT, SIGTERM, SIGHUP};
+    std::array<struct sigaction, signals.size()> before_{};
+};
 
 } // namespace
 
@@ -61,20 +98,24 @@ output_file::output_file(std::string path) : path_(std::move(path)) {
     if (replaces) {
         temporary_ = path_.string() + fmt::format(".part-{}", getpid());
     }
+    std::optional<signal_delay> whole;
+    if (replaces) { // a pipe may wait for its reader, and whoever waits must be able to give up
+        whole.emplace();
+    }
     if (!std::ofstream(replaces ? temporary_ : path_, std::ios::binary | std::ios::app)) {
         fail("file ", in_quotes(path_.string()), " cannot be written: ", std::strerror(errno));
     }
-}
-
-output_file::~output_file() {
-    std::error_code ignored;
-    if (!temporary_.empty()) {
-        std::filesystem::remove(temporary_, ignored);
+    if (replaces) {
+        std::filesystem::remove(temporary_, error);
     }
 }
 
 void output_file::commit(std::string_view content) {
     const bool replaces = !temporary_.empty();
+    std::optional<signal_delay> whole;
+    if (replaces) {
+        whole.emplace();
+    }
     std::ofstream file(replaces ? temporary_ : path_, std::ios::binary);
     file.write(content.data(), static_cast<std::streamsize>(content.size()));
     file.close();
@@ -83,6 +124,10 @@ void output_file::commit(std::string_view content) {
         std::filesystem::rename(temporary_, path_, error);
     }
     if (!file || error) {
+        std::error_code ignored;
+        if (replaces) {
+            std::filesystem::remove(temporary_, ignored);
+        }
         fail("file ",
              in_quotes(path_.string()),
              " cannot be written: ",

@@ -12,15 +12,13 @@ namespace lab {
 /// @throws input_error if the file cannot be read
 [[nodiscard]] std::string read_file(const std::string& path);
 
-/// A file that appears under its name when it is complete, or not at all. Created early, so that a path that cannot be
-/// written is found out before the work and not after it. A link stays one: what it points to is replaced.
+/// A file that appears under its name when it is complete, or not at all, however the program ends. Tried early, so that
+/// a path that cannot be written is found out before the work and not after it. A link stays one: what it points to is
+/// replaced.
 class output_file {
 public:
     /// @throws input_error if nothing can be written beside `path`
     explicit output_file(std::string path);
-    output_file(const output_file&) = delete;
-    output_file& operator=(const output_file&) = delete;
-    ~output_file();
 
     /// @throws input_error if the disk does not take it
     void commit(std::string_view content);

@@ -13,7 +13,7 @@ namespace lab {
 
 gguf_file::gguf_file(std::string path)
     : path_(std::move(path)),
-      name_(std::filesystem::path(path_).filename().string()),
+      name_(printable(std::filesystem::path(path_).filename().string())),
       file_(path_) {
     gguf_contents contents = parse_gguf(file_.bytes(), name_);
     values_ = std::move(contents.values);

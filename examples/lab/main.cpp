@@ -4,6 +4,7 @@
 
 #include "commands.hpp"
 #include "error.hpp"
+#include "threads.hpp"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -13,6 +14,7 @@
 #include <iostream>
 #include <new>
 #include <stdexcept>
+#include <string>
 #include <string_view>
 
 namespace {
@@ -20,8 +22,13 @@ namespace {
 constexpr int bad_input = 2;
 
 int complain(std::string_view message) {
+    // One line, whatever a library says or a file is called.
+    std::string line;
+    for (const char letter : message) {
+        line += letter == '\n' ? "; " : std::string(1, letter);
+    }
     // Unlike fmt::print, fputs does not throw where nothing can be written.
-    std::fputs(fmt::format("kvcrush-lab: {}\n", message).c_str(), stderr);
+    std::fputs(fmt::format("kvcrush-lab: {}\n", lab::printable(line)).c_str(), stderr);
     return bad_input;
 }
 
@@ -42,6 +49,7 @@ bool is_subcommand(const CLI::App& app, std::string_view name) {
 } // namespace
 
 int main(int argc, char** argv) {
+    lab::wait_briefly(argv);
     try {
         CLI::App app{"Compresses the KV cache of a real language model with kvcrush and measures "
                      "what that saves "

@@ -180,6 +180,20 @@ void ffn_sublayer(const model_config& config,
     add_change(work, tokens);
 }
 
+/// Weights may be finite and their sums not.
+/// @param first  position of the token that the first row follows
+void require_finite(const matrix& logits, std::size_t first) {
+    for (std::size_t t = 0; t < logits.rows(); ++t) {
+        const auto row = logits.row(t);
+        // A sum of squares is finite only if all of them are; in double no square of a float overflows.
+        const double squares =
+            const_array_map(row.data(), index(row.size())).cast<double>().square().sum();
+        if (!std::isfinite(squares)) {
+            fail("the model computes NaN or infinity from the token at position ", first + t);
+        }
+    }
+}
+
 } // namespace
 
 llama llama::load(const gguf_file& file) {
@@ -278,6 +292,7 @@ matrix llama::forward(std::span<const int> ids,
     matrix logits(num_logits, config_.vocab);
     const matrix& output = weights_.output.rows() != 0 ? weights_.output : weights_.embedding;
     multiply(output, last.data(), num_logits, logits.data());
+    require_finite(logits, cache.tokens_seen() - num_logits);
     return logits;
 }
 

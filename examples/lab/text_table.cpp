@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text_table.hpp"
 
+#include "error.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 
 namespace lab {
 
-std::string aligned(const std::vector<table_line>& lines, std::size_t left) {
+std::string aligned(std::vector<table_line> lines, std::size_t left) {
+    for (table_line& cells : lines) {
+        for (std::string& cell : cells) {
+            cell = printable(cell); // names of files stand in tables
+        }
+    }
     std::vector<std::size_t> widths;
     for (const table_line& cells : lines) {
         widths.resize((std::max)(widths.size(), cells.size()));

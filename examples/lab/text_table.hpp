@@ -11,8 +11,8 @@ namespace lab {
 
 using table_line = std::vector<std::string>;
 
-/// @param lines  all of the same length, the titles first
+/// @param lines  all of the same length, the titles first; control characters in them are made visible
 /// @param left   how many columns, from the first on, begin at the same place; the others end there
-[[nodiscard]] std::string aligned(const std::vector<table_line>& lines, std::size_t left);
+[[nodiscard]] std::string aligned(std::vector<table_line> lines, std::size_t left);
 
 } // namespace lab

@@ -103,14 +103,14 @@ public:
     std::vector<float> vector(const std::string& name, std::size_t length) {
         const gguf_tensor& tensor = take(name, {length});
         std::vector<float> values(length);
-        dequantise(tensor.type, tensor.data, values);
+        read(tensor, values);
         return values;
     }
 
     /// Writes a matrix from row `first` of `to` on. @return the row after it
     std::size_t rows(const std::string& name, std::size_t count, std::size_t first, matrix& to) {
         const gguf_tensor& tensor = take(name, {to.cols(), count});
-        dequantise(tensor.type, tensor.data, {to.data() + first * to.cols(), count * to.cols()});
+        read(tensor, {to.data() + first * to.cols(), count * to.cols()});
         return first + count;
     }
 
@@ -137,6 +137,18 @@ public:
     }
 
 private:
+    /// A NaN would make everything NaN, which compares with nothing: all policies would look perfect.
+    void read(const gguf_tensor& tensor, std::span<float> values) const {
+        if (!all_finite(tensor.type, tensor.data)) {
+            fail("model ",
+                 file_.name(),
+                 ": tensor ",
+                 in_quotes(tensor.name),
+                 " holds NaN or infinity; finite numbers are needed");
+        }
+        dequantise(tensor.type, tensor.data, values);
+    }
+
     const gguf_file& file_;
     std::unordered_set<std::string_view> used_;
 };

@@ -6,8 +6,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace {
@@ -97,6 +99,47 @@ TEST(Dequantise, ReadsBlocksOneAfterTheOtherAtAnyAlignment) {
     EXPECT_EQ(floats[31], 3.0F);
     EXPECT_EQ(floats[32], -6.0F);
     EXPECT_EQ(floats[63], -6.0F);
+}
+
+bool finite(tensor_type type, const std::string& bytes) {
+    return lab::all_finite(type, std::as_bytes(std::span(bytes.data(), bytes.size())));
+}
+
+TEST(Dequantise, FindsWhatIsNotFinite) {
+    for (const std::uint32_t bits : {0x7F800000U, 0xFF800000U, 0x7F800001U, 0xFFC00000U}) {
+        std::string bytes;
+        put(bytes, 0.0F);
+        put(bytes, 0x7F7FFFFFU);
+        EXPECT_TRUE(finite(tensor_type::f32, bytes));
+        put(bytes, bits);
+        EXPECT_FALSE(finite(tensor_type::f32, bytes));
+    }
+    for (const std::uint16_t bits :
+         std::initializer_list<std::uint16_t>{0x7C00, 0xFC00, 0x7C01, 0xFE00}) {
+        std::string bytes;
+        put(bytes, std::uint16_t{0x7BFF});
+        EXPECT_TRUE(finite(tensor_type::f16, bytes));
+        put(bytes, bits);
+        EXPECT_FALSE(finite(tensor_type::f16, bytes));
+        for (const auto& [type, in_block, holds_minimum] :
+             {std::tuple{tensor_type::q8_0, 32U, false},
+              std::tuple{tensor_type::q4_0, 16U, false},
+              std::tuple{tensor_type::q4_1, 16U, true}}) {
+            const auto block = [&](std::uint16_t scale, std::uint16_t minimum) {
+                std::string stored;
+                put(stored, scale);
+                if (holds_minimum) {
+                    put(stored, minimum);
+                }
+                return stored + std::string(in_block, '\xFF'); // integers are always finite
+            };
+            const std::string good = block(half_0_5, half_minus_2);
+            EXPECT_TRUE(finite(type, good + good));
+            EXPECT_FALSE(finite(type, good + block(bits, half_0_5) + good));
+            EXPECT_EQ(finite(type, good + block(half_0_5, bits)), !holds_minimum);
+        }
+    }
+    EXPECT_TRUE(finite(tensor_type::q4_1, ""));
 }
 
 } // namespace

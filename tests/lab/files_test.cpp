@@ -5,10 +5,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <csignal>
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <unistd.h>
 
 namespace lab {
 namespace {
@@ -88,8 +94,11 @@ TEST_F(Files, OutputGoesThroughLinksAndIntoDevices) {
 }
 
 TEST_F(Files, OutputAppearsWholeOrNotAtAll) {
-    { output_file abandoned(path("out.json")); }
-    EXPECT_TRUE(std::filesystem::is_empty(std::filesystem::path(path("")).parent_path()));
+    {
+        const output_file abandoned(path("out.json"));
+        EXPECT_TRUE(std::filesystem::is_empty(path(""))) << "what is killed leaves nothing behind";
+    }
+    EXPECT_TRUE(std::filesystem::is_empty(path("")));
     {
         output_file file(path("out.json"));
         EXPECT_FALSE(std::filesystem::exists(path("out.json")));
@@ -98,6 +107,26 @@ TEST_F(Files, OutputAppearsWholeOrNotAtAll) {
     EXPECT_EQ(read_file(path("out.json")), "done");
     EXPECT_THROW(output_file(path("nowhere/out.json")), std::invalid_argument);
     EXPECT_THROW(output_file(path("")), std::invalid_argument);
+}
+
+TEST_F(Files, WhoeverEndsTheProgramWaitsForOutputThatIsBeingWritten) {
+    const std::string content(std::size_t{1} << 26, 'x');
+    const auto num_files = [&] {
+        return std::distance(std::filesystem::directory_iterator(path("")), {});
+    };
+    const auto end_while_writing = [&] {
+        output_file file(path("out.json"));
+        std::thread([&] {
+            while (num_files() == 0) {
+            }
+            kill(getpid(), SIGTERM);
+        }).detach();
+        file.commit(content);
+        std::this_thread::sleep_for(std::chrono::minutes(1));
+    };
+    EXPECT_EXIT(end_while_writing(), testing::KilledBySignal(SIGTERM), "");
+    EXPECT_EQ(num_files(), 1);
+    EXPECT_EQ(read_file(path("out.json")), content);
 }
 
 } // namespace

@@ -107,6 +107,24 @@ TEST(LlamaLoad, RefusesEveryMissingTensorAndAnyUnknownOne) {
         complaint(bias).find("model tiny.gguf: tensor \"blk.0.attn_q.bias\" is not supported"), 0U);
 }
 
+TEST(LlamaLoad, NamesATensorThatIsNotFinite) {
+    for (const std::string name :
+         {"output_norm.weight", "token_embd.weight", "blk.1.attn_v.weight"}) {
+        for (const float bad : {NAN, -INFINITY}) {
+            tiny_model tiny;
+            tiny.tensors.at(name).back() = bad;
+            try {
+                static_cast<void>(load(tiny.file()));
+                ADD_FAILURE() << name << " was taken";
+            } catch (const lab::input_error& error) {
+                EXPECT_EQ(error.what(),
+                          "model tiny.gguf: tensor \"" + name +
+                              "\" holds NaN or infinity; finite numbers are needed");
+            }
+        }
+    }
+}
+
 TEST(LlamaLoad, RefusesWhatItDoesNotCompute) {
     const auto complaint = [](auto&& spoil) -> std::string {
         gguf_builder builder;

@@ -218,6 +218,24 @@ TEST(Llama, ReportsProgressOfEveryChunk) {
         (std::vector<std::pair<std::size_t, std::size_t>>{{256, 600}, {512, 600}, {600, 600}}));
 }
 
+TEST(Llama, SaysWhenFiniteWeightsGiveNoNumbers) {
+    tiny_model tiny;
+    for (float& weight : tiny.tensors.at("output_norm.weight")) {
+        weight = 3e38F;
+    }
+    const llama model = load(tiny.file());
+    kv_cache cache = model.make_cache(cache_type::f32);
+    const std::vector<int> ids = random_ids(5);
+    EXPECT_NO_THROW(static_cast<void>(model.forward(ids, cache, 0)));
+    try {
+        static_cast<void>(model.forward(ids, cache, 2));
+        ADD_FAILURE() << "logits that are not finite were given";
+    } catch (const lab::input_error& error) {
+        EXPECT_STREQ(error.what(),
+                     "the model computes NaN or infinity from the token at position 8");
+    }
+}
+
 TEST(Llama, RefusesBadTokensBeforeAnythingChanges) {
     const llama model = load(tiny_model().file());
     kv_cache cache = model.make_cache(cache_type::f32);

@@ -24,6 +24,7 @@ namespace {
 
 using lab_test::outcome;
 using lab_test::read_whole;
+using lab_test::run_in_shell;
 using lab_test::run_lab;
 using lab_test::scratch_folder;
 using testing::AllOf;
@@ -96,6 +97,52 @@ TEST(Program, RefusesWhatItCannotDo) {
     expect_refusal("generate --model x --prompt hi --budget 10", "at least 36");
     expect_refusal("generate --model x --prompt hi --compress-every 0", "--compress-every");
 }
+
+TEST(Program, RefusesFilesWithoutAName) {
+    for (const char* arguments : {"run --model x --text x --json ''",
+                                  "run --model x --text x --json=",
+                                  "run --model x --text ''",
+                                  "run --model '' --text x",
+                                  "stream --model x --text x --json ''",
+                                  "eval --model x --task lm --json ''",
+                                  "eval --model x --task lm --resume ''",
+                                  "eval --model x --task lm --text ''",
+                                  "eval --model x --windows ''",
+                                  "eval --model x --dialogues ''",
+                                  "report x.json --out ''"}) {
+        expect_refusal(arguments, "the name of a file is empty");
+    }
+    expect_refusal("eval --model x --task lm --resume ''", "--resume");
+}
+
+TEST(Program, ComplainsInOneLineWhateverItIsGiven) {
+    const scratch_folder files;
+    const std::string text = files.file("text.txt", "some words");
+    expect_refusal("run --model x --text x '--con\ntext' 5", "--con");
+    expect_refusal("run --model x --text x --context '5\n6'", "--context");
+    expect_refusal("run --text " + text + " --model '" + files.file("a\nb\x1B[1mc.gguf", "GGUFx") +
+                       "'",
+                   "a\\x0ab\\x1b[1mc.gguf");
+    expect_refusal("generate --model x --prompt hi --policy all", "one policy at a time");
+    expect_refusal("generate --model x --prompt hi --policy full,snapkv", "one policy at a time");
+}
+
+#if defined(_OPENMP) && !defined(__clang__)
+TEST(Program, ItsThreadsWaitBrieflyUnlessTheUserSaysOtherwise) {
+    const std::string show = "OMP_DISPLAY_ENV=verbose ";
+    const auto started = [&](const std::string& environment) {
+        return run_in_shell("unset OMP_WAIT_POLICY GOMP_SPINCOUNT KMP_BLOCKTIME KMP_LIBRARY; " +
+                            show + environment + " '" + KVCRUSH_LAB_PROGRAM + "' --version")
+            .output;
+    };
+    const std::string brief = "GOMP_SPINCOUNT = '3000'";
+    EXPECT_THAT(started(""), HasSubstr(brief));
+    EXPECT_THAT(started("GOMP_SPINCOUNT=77"),
+                AllOf(HasSubstr("GOMP_SPINCOUNT = '77'"), Not(HasSubstr(brief))));
+    EXPECT_THAT(started("OMP_WAIT_POLICY=active"),
+                AllOf(HasSubstr("'ACTIVE'"), Not(HasSubstr(brief))));
+}
+#endif
 
 TEST(Program, RefusesEndlessAndDeeplyNestedFiles) {
     const scratch_folder files;
