@@ -104,9 +104,11 @@ struct ggml_block_scale {
     float inverse = 0.0F;
 };
 
+/// The least with a finite inverse: that of 2^-128 is 2^128.
+inline constexpr float ggml_least_factor = 0x1.000008p-128F;
+
 [[nodiscard]] inline float ggml_inverse(float d) noexcept {
-    const float inverse = 1.0F / d;
-    return std::isinf(inverse) ? 0.0F : inverse;
+    return std::abs(d) < ggml_least_factor ? 0.0F : 1.0F / d;
 }
 
 template <typename Format>

@@ -43,7 +43,8 @@ struct int8_row_scale_avx2 {
             _mm_max_epi32(magnitudes, _mm_shuffle_epi32(magnitudes, _MM_SHUFFLE(1, 0, 3, 2)));
         const __m128i one = _mm_max_epi32(two, _mm_shuffle_epi32(two, _MM_SHUFFLE(2, 3, 0, 1)));
         scale = _mm_div_ps(_mm_castsi128_ps(one), _mm_set1_ps(127.0F));
-        inverse = _mm_div_ps(_mm_set1_ps(1.0F), scale);
+        inverse =
+            _mm_div_ps(_mm_set1_ps(1.0F), _mm_max_ps(scale, _mm_set1_ps(int8_row_least_scale)));
         // No scale of finite rows is above the largest float / 127; NaN is not below anything.
         usual = _mm_comige_ss(scale, _mm_set_ss(int8_row_least_scale)) != 0 &&
                 _mm_comilt_ss(scale, _mm_set_ss(1e37F)) != 0;
