@@ -119,10 +119,12 @@ struct ggml_scales_avx2 {
             const __m128 sign = _mm_set1_ps(-0.0F);
             const __m128 first_magnitude = _mm_andnot_ps(sign, first);
             const __m128 second_magnitude = _mm_andnot_ps(sign, second);
-            const __m128 limit = _mm_set1_ps(Format::surely_held);
-            const __m128 held = _mm_and_ps(_mm_cmplt_ps(first_magnitude, limit),
-                                           _mm_cmplt_ps(second_magnitude, limit));
-            if (_mm_movemask_ps(held) != 0xF) {
+            // As integers, in which NaN is above all others whatever compilers assume.
+            const __m128i limit = _mm_castps_si128(_mm_set1_ps(Format::surely_held));
+            const __m128i held =
+                _mm_and_si128(_mm_cmplt_epi32(_mm_castps_si128(first_magnitude), limit),
+                              _mm_cmplt_epi32(_mm_castps_si128(second_magnitude), limit));
+            if (_mm_movemask_epi8(held) != 0xFFFF) {
                 return false;
             }
             if constexpr (Format::scale == ggml_scale::magnitude) {

@@ -6,6 +6,7 @@
 /// bits a code has. Everything else is common.
 #pragma once
 
+#include <kvcrush/codec/finite_rows.hpp>
 #include <kvcrush/core/types.hpp>
 
 #include <algorithm>
@@ -199,7 +200,7 @@ template <typename Format>
         scale = ggml_scale_of<Format>(x);
     }
     constexpr float limit = 65520.0F; // rounds to infinity; a fitted scale may be NaN
-    return std::abs(scale.d) < limit && std::abs(scale.min) < limit;
+    return magnitude_below(scale.d, limit) && magnitude_below(scale.min, limit);
 }
 
 inline void store_f16(float value, std::byte* out) noexcept {
