@@ -33,7 +33,7 @@ template <typename C>
 void expect_none(const C& codec, simd::isa rung) {
     constexpr std::size_t dim = 64;
     for (const float size : {0.0F, 1.0F, 1e-30F, 1e-38F, 1e-45F}) {
-        for (const std::size_t spread : {1, 2, 64}) {
+        for (const std::size_t spread : std::initializer_list<std::size_t>{1, 2, 64}) {
             std::vector<float> rows(codec.group_size() * dim);
             for (std::size_t i = 0; i < rows.size(); i += spread) {
                 rows[i] = i % 3 == 0 ? size : -size;

@@ -47,7 +47,8 @@ std::vector<float> logits(std::size_t count, float size, float shift) {
 TEST_P(FpExceptions, NoneOfSoftmaxOfFiniteLogits) {
     for (const float size : {1.0F, 100.0F, 1e30F}) {
         for (const float shift : {0.0F, -1e5F, -2e30F, 2e30F}) {
-            for (const std::size_t count : {1, 7, 8, 15, 16, 33, 100}) {
+            for (const std::size_t count :
+                 std::initializer_list<std::size_t>{1, 7, 8, 15, 16, 33, 100}) {
                 std::vector<float> row = logits(count, size, shift);
                 std::vector<float> again = row;
                 std::vector<float> sums(row.size());
@@ -64,7 +65,7 @@ TEST_P(FpExceptions, NoneOfSoftmaxOfFiniteLogits) {
 
 TEST_P(FpExceptions, NoneOfTilesOfFiniteLogits) {
     for (const float shift : {0.0F, -2e30F, 2e30F}) {
-        for (const std::size_t count : {1, 8, 20, 63, 64}) {
+        for (const std::size_t count : std::initializer_list<std::size_t>{1, 8, 20, 63, 64}) {
             std::vector<float> tile = logits(3 * simd::key_tile, 1e30F, shift);
             std::vector<simd::softmax_state> states(3);
             std::vector<float> largest(3);
