@@ -53,7 +53,8 @@ struct ggml_row_codec {
         const simd::isa rung = simd::usable(at_most);
         // Short rows are looked at by the kernels as they go; nothing may be written of a row that has to be refused.
         const bool looked_at = !Format::has_min && num_blocks <= 4 && rung != simd::isa::scalar;
-        if (!looked_at && !(simd::largest_magnitude(rows, rung) < Format::surely_held)) {
+        if (!looked_at &&
+            !magnitude_below(simd::largest_magnitude(rows, rung), Format::surely_held)) {
             return encode_large(row, num_blocks, bytes.data());
         }
         bool stored = true;
