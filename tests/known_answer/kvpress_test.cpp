@@ -249,18 +249,28 @@ constexpr area_sizes nothing{0, 0};
 /// Runs a selector on scores that kvpress recorded, nothing being protected but by them.
 template <typename SelectorT, typename... Inputs>
 [[nodiscard]] selection select_from(const SelectorT& selector,
-                                    const recorded<float>& scores,
+                                    const_head_scores scores,
                                     std::span<const std::size_t> counts,
                                     const Inputs&... inputs) {
     selector.validate();
     const problem_size size = layers()[0].size();
-    const const_head_scores given(scores.values(), scores.num_heads(), scores.seq_len());
     test::owned_scratch memory(selector.scratch_bytes(size));
     selection out;
     out.reserve(scores.num_heads(), scores.values().size());
     selector.select(
-        {given, given, areas(nothing, scores.seq_len()), counts, memory.get()}, out, inputs...);
+        {scores, scores, areas(nothing, scores.seq_len()), counts, memory.get()}, out, inputs...);
     return out;
+}
+
+template <typename SelectorT, typename... Inputs>
+[[nodiscard]] selection select_from(const SelectorT& selector,
+                                    const recorded<float>& scores,
+                                    std::span<const std::size_t> counts,
+                                    const Inputs&... inputs) {
+    return select_from(selector,
+                       const_head_scores(scores.values(), scores.num_heads(), scores.seq_len()),
+                       counts,
+                       inputs...);
 }
 
 /// The layers, keep ratios and sets that a selecting press recorded.
@@ -442,21 +452,21 @@ TEST(Kvpress, StreamingLlm) {
     }
 }
 
-// kvpress takes the mean over the window where this library sums, and lifts the window above all tokens where this
-// library lets it tie with the best; protected as recent tokens it stays in both.
+// kvpress lifts the window above all tokens where this library lets it tie with the best; protected as recent tokens it
+// stays in both.
 TEST(Kvpress, Snapkv) {
     for (const pooling_order order : {pooling_order::reduce_first, pooling_order::pool_first}) {
         const snapkv_scorer defaults{.observation_window = 64,
                                      .pool = pooling::avg,
                                      .pooling_kernel_size = 5,
                                      .order = order};
-        expect_all_scores(defaults, "snapkv", 64.0, {0, 233 - 64});
+        expect_all_scores(defaults, "snapkv", 1.0, {0, 233 - 64});
         expect_kept(defaults, "snapkv", {0, 64});
         const snapkv_scorer narrow{.observation_window = 16,
                                    .pool = pooling::avg,
                                    .pooling_kernel_size = 7,
                                    .order = order};
-        expect_all_scores(narrow, "snapkv_w16_k7", 16.0, {0, 233 - 16});
+        expect_all_scores(narrow, "snapkv_w16_k7", 1.0, {0, 233 - 16});
         expect_kept(narrow, "snapkv_w16_k7", {0, 16});
     }
 }
@@ -562,6 +572,23 @@ TEST(Kvpress, CriticalKv) {
         expect_same(
             select_from(selector{.norms = given}, scores_of("snapkv", place), counts_of(theirs)),
             theirs);
+    });
+    // Both at their own scales: the window is protected here and lifted there.
+    const snapkv_scorer scorer{
+        .observation_window = 64, .pool = pooling::avg, .pooling_kernel_size = 5};
+    for_each_set("critical_kv_snapkv", [&](std::size_t place, int, const auto& theirs) {
+        const recorded<float> recorded_scores = scores_of("snapkv", place);
+        std::vector<float> ours = scores_with(scorer, layers()[place]);
+        for (std::size_t head = 0; head < recorded_scores.num_heads(); ++head) {
+            const std::span<const float> lifted = recorded_scores.row(head).last(64);
+            std::copy(lifted.begin(),
+                      lifted.end(),
+                      ours.begin() + static_cast<std::ptrdiff_t>(head * 233 + 233 - 64));
+        }
+        expect_same(select_from(selector{.norms = given},
+                                const_head_scores(ours, theirs.num_heads(), theirs.seq_len()),
+                                counts_of(theirs)),
+                    theirs);
     });
     for_each_set(
         "critical_kv_observed_attention_f25", [&](std::size_t place, int, const auto& theirs) {
