@@ -68,8 +68,8 @@ void with_scorer_of_layer(const Scorer& scorer,
             // Layers draw apart: one seed for all would keep the same random tokens everywhere.
             own.seed = kvcrush::random_bits(scorer.seed, 1, layer);
         }
-        if constexpr (requires { own.rope_theta; }) {
-            own.rope_theta = config.rope_theta;
+        if constexpr (requires { own.rope.theta; }) {
+            own.rope.theta = config.rope_theta;
         }
         use(own);
     }

@@ -73,9 +73,7 @@ std::vector<std::vector<float>> score_layers(const any_scorer& scorer,
 kvcrush::head_profile profile_directions(const planning_input& input) {
     const model_config& config = input.model.config();
     const std::size_t dim = config.head_dim;
-    std::vector<double> frequencies(dim / 2);
-    kvcrush::rope_frequencies(config.rope_theta, frequencies);
-    const kvcrush::rope_rotation rotation(frequencies, dim);
+    const kvcrush::rope_rotation rotation({.theta = config.rope_theta}, dim);
     std::vector<std::byte> memory(rotation.scratch_bytes());
     kvcrush::baklava_profiler profiler(config.num_layers, config.num_q_heads);
     input.cache.visit([&](auto& layers) {

@@ -318,10 +318,10 @@ TEST(Kvpress, ExpectedAttention) {
         expect_kept(scorer, press, {4, 0});
         expect_kept(scorer, press, nothing);
     };
-    check({.rope_theta = theta}, "expected_attention");
-    check({.covariance = query_covariance::none, .epsilon = 0.02, .rope_theta = theta},
+    check({.rope = {.theta = theta}}, "expected_attention");
+    check({.covariance = query_covariance::none, .epsilon = 0.02, .rope = {.theta = theta}},
           "expected_attention_mean");
-    check({.num_future = 37, .value_norms = false, .rope_theta = theta},
+    check({.num_future = 37, .value_norms = false, .rope = {.theta = theta}},
           "expected_attention_plain");
 }
 
@@ -662,9 +662,8 @@ TEST(Kvpress, KeyRerotation) {
     std::vector<float> values = keys;
     const kv_view<float> kv(keys, values, shape);
     const selection kept = select_with(knorm_scorer{}, of, expected_shape[1], nothing);
-    std::vector<double> frequencies(shape.key_dim / 2);
-    rope_frequencies(std::stod(inputs().metadata("rope_theta")), frequencies);
-    const rope_rotation rotation(frequencies, shape.key_dim);
+    const rope_rotation rotation({.theta = std::stod(inputs().metadata("rope_theta"))},
+                                 shape.key_dim);
     test::owned_scratch memory(rotation.scratch_bytes());
     compact(kv, kept);
     rerotate(kv,
