@@ -489,15 +489,22 @@ TEST(Kvpress, Tova) {
     expect_kept(tova_scorer{}, "tova", {0, 1});
 }
 
-// kvpress keeps whole chunks, this library as many tokens as it is asked for: asked for the tokens of those chunks, it
-// keeps the same ones.
+// kvpress keeps whole chunks, this library as many tokens as it is asked for: asked for the tokens of those chunks, or for
+// whole chunks, it keeps the same ones.
 TEST(Kvpress, ChunkKv) {
     const auto check = [](const std::string& press, const std::string& base, std::size_t chunk) {
-        for_each_set(press, [&](std::size_t place, int, const auto& theirs) {
+        for_each_set(press, [&](std::size_t place, int percent, const auto& theirs) {
             const selection ours = select_from(
                 chunk_kv_selector{.chunk_size = chunk}, scores_of(base, place), counts_of(theirs));
+            const std::vector<std::size_t> budgets(
+                theirs.num_heads(), budget::keep_ratio(percent / 100.0, nothing).tokens_for(233));
+            const selection whole =
+                select_from(chunk_kv_selector{.chunk_size = chunk, .whole = true},
+                            scores_of(base, place),
+                            budgets);
             for (std::size_t head = 0; head < theirs.num_heads(); ++head) {
                 EXPECT_EQ(test::list(ours.kept(head)), tokens_of(theirs.row(head)));
+                EXPECT_EQ(test::list(whole.kept(head)), tokens_of(theirs.row(head)));
             }
         });
     };
