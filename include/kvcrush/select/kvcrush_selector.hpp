@@ -187,7 +187,8 @@ struct kvcrush_selector {
             const second_opinion opinion(
                 picker.second, size_of(request, inputs...), own.memory, inputs...);
             select_each(own, out, [&](const vacancies& of) {
-                opinion.mark_best(of.head, own.area, of.important, of.picks, of.kept, of.memory);
+                opinion.mark_best_of_rest(
+                    of.head, own.area, of.important, of.picks, of.kept, of.memory);
             });
         } else {
             if constexpr (looks_again) {
