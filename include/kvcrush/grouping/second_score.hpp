@@ -3,9 +3,11 @@
 /// Another scorer speaks for what the first one passed over.
 #pragma once
 
+#include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/grouping/picker.hpp>
 
+#include <string>
 #include <string_view>
 #include <tuple>
 
@@ -25,6 +27,8 @@ struct second_score_picker {
     Second second{};
 
     static constexpr auto parameters() { return std::tuple{}; }
+    /// "second=h2o(last=256)"
+    [[nodiscard]] std::string arguments() const { return "second=" + policy_text(second); }
     /// @throws std::invalid_argument from the scorer
     void validate() const { second.validate(); }
 };
