@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/compressor.hpp>
+#include <kvcrush/cache/kv_cache.hpp>
 #include <kvcrush/presets.hpp>
 
 #include "support/cache_data.hpp"
@@ -74,36 +75,35 @@ TEST_F(Presets, GroupsKeepSixteenOfThemInAllHeads) {
     EXPECT_EQ(test::list(kept.kept(0)), test::list(kept.kept(1)));
 }
 
-/// @param first_tier  share of the rows that get tier 0
-std::size_t bytes_of_rows(const sequence_options& options, std::size_t tokens, double first_tier) {
-    kv_sequence layer(options);
-    std::vector<float> row(options.num_kv_heads * options.key_dim);
-    for (std::size_t t = 0; t < tokens; ++t) {
-        for (std::size_t c = 0; c < row.size(); ++c) {
-            row[c] = random_unit(3, t, c) - 0.4F;
+/// Bytes that a recipe holds of 1000 tokens, over those in f16.
+double share_of_bytes(const recipe& how) {
+    constexpr std::size_t tokens = 1000;
+    const model_shape model{.num_layers = 1, .num_q_heads = 4, .num_kv_heads = 2, .head_dim = 64};
+    kv_cache cache(model, how);
+    const auto draw = [](std::size_t count, std::uint64_t stream) {
+        std::vector<float> row(count);
+        for (std::size_t i = 0; i < count; ++i) {
+            row[i] = random_unit(3, stream, i) - 0.4F;
         }
-        EXPECT_TRUE(layer.append(row, row));
-    }
-    for (std::size_t head = 0; head < options.num_kv_heads; ++head) {
-        std::vector<std::uint8_t> tiers(layer.dense_rows(head), 0);
-        for (std::size_t t = 0; t < tiers.size(); ++t) {
-            tiers[t] = random_unit(4, 0, t) < static_cast<float>(first_tier) ? 0 : 1;
-        }
-        EXPECT_TRUE(layer.encode(head, tiers));
-    }
-    layer.shrink_to_fit();
-    return layer.bytes_held();
+        return row;
+    };
+    const std::vector<float> rows = draw(tokens * 2 * 64, 0);
+    EXPECT_TRUE(cache.append(0, rows, rows));
+    cache.observe(0, draw(tokens * 4 * 64, 1));
+    cache.compress();
+    return static_cast<double>(cache.bytes_held()) / (2 * 2 * tokens * 64 * sizeof(f16));
 }
 
-TEST_F(Presets, RowsTakeAQuarterOfTheirHalves) {
-    constexpr std::size_t tokens = 1000;
-    constexpr std::size_t quarter = 2 * 2 * tokens * 64 * sizeof(f16) / 4;
-    EXPECT_LE(bytes_of_rows(four_times_rows(2, 64), tokens, 1.0), quarter);
-    // kvcrush_auto keeps a few tokens less.
-    const std::size_t bytes =
-        bytes_of_rows(kvcrush_auto_rows(2, 64), tokens * 97 / 100, kvcrush_auto_first_tier);
-    EXPECT_LE(bytes, quarter * 101 / 100);
-    EXPECT_GE(bytes, quarter * 98 / 100);
+TEST_F(Presets, RowsTakeTheBytesOfTheirNames) {
+    EXPECT_LE(share_of_bytes(four_times()), 1.0 / 4);
+    EXPECT_LE(share_of_bytes(eight_times()), 1.0 / 8);
+    EXPECT_LE(share_of_bytes(sixteen_times()), 1.0 / 16);
+    EXPECT_GE(share_of_bytes(four_times()), 0.98 / 4);
+    EXPECT_GE(share_of_bytes(eight_times()), 0.98 / 8);
+    EXPECT_GE(share_of_bytes(sixteen_times()), 0.98 / 16);
+    EXPECT_LE(share_of_bytes(kvcrush_auto_bytes(0.2)), 0.2);
+    EXPECT_GE(share_of_bytes(kvcrush_auto_bytes(0.2)), 0.19);
+    EXPECT_LE(share_of_bytes(kvcrush_auto(0.25)), 0.2515); // positions
 }
 
 TEST_F(Presets, AutoGivesHeadsWhatTheyNeedAndNoMoreInAll) {

@@ -75,6 +75,9 @@ public:
             words_.back() &= ~std::bit_floor(words_.back());
             --count;
         }
+        if (size_ == 0) {
+            words_.clear();
+        }
     }
 
     /// All of them, ascending.

@@ -44,7 +44,8 @@ std::vector<std::pair<std::string, any_codec>> codecs() {
 
 std::vector<float> decoded(const coded_rows& rows) {
     std::vector<float> out(rows.size() * dim);
-    rows.decode(0, rows.size(), out);
+    std::vector<float> room(rows.decode_room());
+    rows.decode(0, rows.size(), out, room);
     return out;
 }
 
@@ -83,7 +84,8 @@ TEST(CodedRows, DecodesToWhatTheCodecMakesOfEachGroup) {
         }
         EXPECT_EQ(decoded(rows), wanted) << name;
         std::vector<float> middle(5 * dim);
-        rows.decode(7, 5, middle);
+        std::vector<float> room(rows.decode_room());
+        rows.decode(7, 5, middle, room);
         EXPECT_EQ(middle, some_rows(wanted, indices{7, 8, 9, 10, 11})) << name;
     }
 }

@@ -42,16 +42,14 @@ constexpr std::size_t num_heads = 3;
 constexpr std::size_t key_dim = 64;
 constexpr std::size_t value_dim = 128;
 
-sequence_options options(std::vector<codec_pair> tiers, std::size_t window = 16) {
-    return {.num_kv_heads = num_heads,
-            .key_dim = key_dim,
-            .value_dim = value_dim,
-            .sinks = {q8_0_codec{}, q8_0_codec{}},
-            .tiers = std::move(tiers),
-            .window = window};
+constexpr layer_extent extent{
+    .num_kv_heads = num_heads, .key_dim = key_dim, .value_dim = value_dim};
+
+row_storage options(std::vector<storage_tier> tiers, std::size_t window = 16) {
+    return {.sinks = {q8_0_codec{}, q8_0_codec{}}, .tiers = std::move(tiers), .window = window};
 }
 
-std::vector<std::pair<std::string, std::vector<codec_pair>>> tier_lists() {
+std::vector<std::pair<std::string, std::vector<storage_tier>>> tier_lists() {
     const turbo_quant_codec turbo{};
     return {
         {"dense alone", {}},
@@ -76,12 +74,6 @@ std::vector<std::pair<std::string, std::vector<codec_pair>>> tier_lists() {
     };
 }
 
-bool centres(const sequence_options& options) {
-    return std::any_of(options.tiers.begin(), options.tiers.end(), [](const codec_pair& tier) {
-        return tier.keys.centres_keys();
-    });
-}
-
 /// Keys of all heads of a token; their channels have means.
 std::vector<float> keys_of(std::uint64_t token) {
     std::vector<float> keys = normal_floats(num_heads * key_dim, 2 * token);
@@ -103,19 +95,36 @@ void append(kv_sequence& layer, std::size_t count) {
 
 indices positions(const kv_sequence& layer, std::size_t head) {
     indices rows;
-    for (const row_store& store : layer.stores(head)) {
+    for (const row_store& store : layer.heads()[head].stores()) {
         const indices own = store.positions().values();
         rows.insert(rows.end(), own.begin(), own.end());
     }
     return rows;
 }
 
+/// rows[i] is the row of the i-th oldest token.
+indices reading_order(const kv_sequence& layer, std::size_t head) {
+    indices rows;
+    for (const stored_head::place& place : layer.heads()[head].by_age()) {
+        rows.push_back(place.row);
+    }
+    return rows;
+}
+
+/// All rows by age.
 reference::rows_of_head decoded(const kv_sequence& layer, std::size_t head) {
+    const stored_head& from = layer.heads()[head];
     reference::rows_of_head rows;
     rows.count = layer.rows(head);
-    rows.keys.resize(rows.count * layer.options().key_dim);
-    rows.values.resize(rows.count * layer.options().value_dim);
-    layer.decode(head, rows.keys, rows.values);
+    rows.keys.resize(rows.count * key_dim);
+    rows.values.resize(rows.count * value_dim);
+    std::vector<float> room(from.read_room());
+    std::size_t i = 0;
+    for (const token_index row : reading_order(layer, head)) {
+        from.read_key(row, std::span(rows.keys).subspan(i * key_dim, key_dim), room);
+        from.read_value(row, std::span(rows.values).subspan(i * value_dim, value_dim), room);
+        ++i;
+    }
     return rows;
 }
 
@@ -132,10 +141,10 @@ struct content {
 content content_of(const kv_sequence& layer) {
     content all;
     all.tokens_seen = layer.tokens_seen();
-    for (std::size_t head = 0; head < layer.options().num_kv_heads; ++head) {
+    for (std::size_t head = 0; head < num_heads; ++head) {
         all.places.push_back(positions(layer, head));
         all.sizes.emplace_back();
-        for (const row_store& store : layer.stores(head)) {
+        for (const row_store& store : layer.heads()[head].stores()) {
             all.sizes.back().push_back(store.size());
             for (const coded_rows* rows : {&store.keys(), &store.values()}) {
                 EXPECT_EQ(rows->size(), store.size());
@@ -157,7 +166,7 @@ content content_of(const kv_sequence& layer) {
 
 /// Keeps about one row of `part`, another choice per head.
 selection some_of(const kv_sequence& layer, std::uint64_t seed, std::uint64_t part) {
-    const std::size_t heads = layer.options().num_kv_heads;
+    const std::size_t heads = num_heads;
     selection kept;
     std::size_t total = 0;
     for (std::size_t head = 0; head < heads; ++head) {
@@ -185,10 +194,10 @@ selection nothing(std::size_t heads) {
 }
 
 std::vector<float> attended(kv_sequence& layer, std::size_t group, std::size_t num_queries = 1) {
-    const std::size_t heads = group * layer.options().num_kv_heads;
-    const std::size_t dim = layer.options().key_dim;
+    const std::size_t heads = group * num_heads;
+    const std::size_t dim = key_dim;
     const std::vector<float> queries = normal_floats(heads * num_queries * dim, 4711);
-    std::vector<float> output(heads * num_queries * layer.options().value_dim, -7.0F);
+    std::vector<float> output(heads * num_queries * value_dim, -7.0F);
     layer.attend(query_view(queries, heads, num_queries, dim), output);
     return output;
 }
@@ -197,21 +206,20 @@ void expect_exact(kv_sequence& layer,
                   const std::string& what,
                   std::size_t group = 2,
                   std::size_t num_queries = 1) {
-    const sequence_options& how = layer.options();
-    const std::size_t heads = group * how.num_kv_heads;
+    const std::size_t heads = group * num_heads;
     std::vector<reference::rows_of_head> rows;
-    for (std::size_t head = 0; head < how.num_kv_heads; ++head) {
+    for (std::size_t head = 0; head < num_heads; ++head) {
         rows.push_back(decoded(layer, head));
     }
-    const std::vector<float> queries = normal_floats(heads * num_queries * how.key_dim, 4711);
+    const std::vector<float> queries = normal_floats(heads * num_queries * key_dim, 4711);
     const reference::attention_result wanted =
         reference::attention_over_rows(queries,
                                        rows,
                                        heads,
                                        num_queries,
-                                       how.key_dim,
-                                       how.value_dim,
-                                       1.0 / std::sqrt(static_cast<double>(how.key_dim)));
+                                       key_dim,
+                                       value_dim,
+                                       1.0 / std::sqrt(static_cast<double>(key_dim)));
     const std::vector<float> found = attended(layer, group, num_queries);
     for (std::size_t i = 0; i < found.size(); ++i) {
         ASSERT_NEAR(
@@ -223,7 +231,7 @@ void expect_exact(kv_sequence& layer,
 TEST(KvSequence, AttendsToWhatItDecodesToAtEveryStage) {
     for (const auto& [name, tiers] : tier_lists()) {
         for (const std::size_t group : std::initializer_list<std::size_t>{1, 3}) {
-            kv_sequence layer(options(tiers));
+            kv_sequence layer(extent, options(tiers));
             expect_exact(layer, name + ", empty", group);
             append(layer, 1);
             expect_exact(layer, name + ", one token", group);
@@ -255,11 +263,11 @@ TEST(KvSequence, AttendsToWhatItDecodesToAtEveryStage) {
 }
 
 TEST(KvSequence, AttendsInIntegersWhereItIsToldTo) {
-    const codec_pair rows{mean_centred_codec<turbo_quant_codec>{}, turbo_quant_codec{.bits = 3}};
-    kv_sequence exact(options({rows}));
-    sequence_options how = options({rows});
+    const storage_tier rows{mean_centred_codec<turbo_quant_codec>{}, turbo_quant_codec{.bits = 3}};
+    kv_sequence exact(extent, options({rows}));
+    row_storage how = options({rows});
     how.attention = arithmetic::integer;
-    kv_sequence in_integers(how);
+    kv_sequence in_integers(extent, how);
     for (kv_sequence* layer : {&exact, &in_integers}) {
         append(*layer, 300);
         ASSERT_TRUE(layer->flush());
@@ -278,7 +286,7 @@ TEST(KvSequence, AttendsToRowsOfAllTiersAndToHeadsOfDifferentLengths) {
         if (tiers.empty()) {
             continue;
         }
-        kv_sequence layer(options(tiers));
+        kv_sequence layer(extent, options(tiers));
         append(layer, 100);
         for (std::size_t head = 0; head < num_heads; ++head) {
             std::vector<std::uint8_t> tier_of(80);
@@ -310,9 +318,9 @@ TEST(KvSequence, AttendsToRowsOfAllTiersAndToHeadsOfDifferentLengths) {
 TEST(KvSequence, FlushedAtOnceOrTokenByTokenTheBytesAreTheSame) {
     for (const auto& [name, tiers] : tier_lists()) {
         for (const std::size_t window : std::initializer_list<std::size_t>{0, 5, 16}) {
-            kv_sequence at_once(options(tiers, window));
-            kv_sequence by_token(options(tiers, window));
-            if (centres(at_once.options())) { // then the first flush fixes the mean
+            kv_sequence at_once(extent, options(tiers, window));
+            kv_sequence by_token(extent, options(tiers, window));
+            if (at_once.storage().centres_keys()) { // then the first flush fixes the mean
                 append(at_once, 40);
                 append(by_token, 40);
                 ASSERT_TRUE(at_once.flush());
@@ -331,7 +339,7 @@ TEST(KvSequence, FlushedAtOnceOrTokenByTokenTheBytesAreTheSame) {
 
 TEST(KvSequence, EvictionLeavesTheRowsThatStayBitForBit) {
     for (const auto& [name, tiers] : tier_lists()) {
-        kv_sequence layer(options(tiers));
+        kv_sequence layer(extent, options(tiers));
         append(layer, 90);
         ASSERT_TRUE(layer.flush());
         for (std::uint64_t seed = 0; seed < 3; ++seed) {
@@ -378,12 +386,12 @@ TEST(KvSequence, EvictionLeavesTheRowsThatStayBitForBit) {
 
 TEST(KvSequence, ReadsRowsInTheOrderOfTheirTokens) {
     kv_sequence layer(
-        options({{int8_row_codec{}, int8_row_codec{}}, {q4_0_codec{}, q4_0_codec{}}}));
+        extent, options({{int8_row_codec{}, int8_row_codec{}}, {q4_0_codec{}, q4_0_codec{}}}));
     append(layer, 10);
-    EXPECT_EQ(layer.reading_order(0), (indices{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
+    EXPECT_EQ(reading_order(layer, 0), (indices{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
     ASSERT_TRUE(layer.encode(0, std::vector<std::uint8_t>{1, 1, 0, 0, 1, 0, 1, 0}));
     EXPECT_EQ(positions(layer, 0), (indices{0, 1, 2, 3, 5, 7, 4, 6, 8, 9}));
-    EXPECT_EQ(layer.reading_order(0), (indices{0, 1, 2, 3, 6, 4, 7, 5, 8, 9}));
+    EXPECT_EQ(reading_order(layer, 0), (indices{0, 1, 2, 3, 6, 4, 7, 5, 8, 9}));
     EXPECT_EQ(layer.dense_rows(0), 2U);
     EXPECT_EQ(layer.dense_rows(1), 10U);
     // Each row still tells its token.
@@ -399,7 +407,7 @@ TEST(KvSequence, ReadsRowsInTheOrderOfTheirTokens) {
 TEST(KvSequence, NanAndInfinityInAnyHeadChangeNothing) {
     constexpr float infinity = std::numeric_limits<float>::infinity();
     for (const auto& [name, tiers] : tier_lists()) {
-        kv_sequence layer(options(tiers));
+        kv_sequence layer(extent, options(tiers));
         append(layer, 50);
         ASSERT_TRUE(layer.flush());
         const content before = content_of(layer);
@@ -419,21 +427,21 @@ TEST(KvSequence, NanAndInfinityInAnyHeadChangeNothing) {
         EXPECT_EQ(layer.tokens_seen(), 53U);
         EXPECT_EQ(positions(layer, 2).back(), 52U);
         // Not even before the first token.
-        kv_sequence fresh(options(tiers));
+        kv_sequence fresh(extent, options(tiers));
         EXPECT_FALSE(fresh.append(std::vector<float>(num_heads * key_dim, infinity), values_of(0)));
         EXPECT_EQ(fresh.tokens_seen(), 0U);
-        EXPECT_EQ(content_of(fresh), content_of(kv_sequence(options(tiers))));
+        EXPECT_EQ(content_of(fresh), content_of(kv_sequence(extent, options(tiers))));
     }
 }
 
 TEST(KvSequence, RowsThatATierCannotHoldStayInTheWindow) {
-    sequence_options how =
+    row_storage how =
         options({{q8_0_codec{}, q8_0_codec{}},
                  {mean_centred_codec<kivi_key_codec>{.inner = {.tokens = 4}}, kivi_value_codec{}}},
                 2);
     how.dense = {dense_codec<float>{}, dense_codec<float>{}};
     for (const bool in_keys : {false, true}) {
-        kv_sequence layer(how);
+        kv_sequence layer(extent, how);
         for (std::size_t token = 0; token < 40; ++token) {
             std::vector<float> keys = keys_of(token);
             std::vector<float> values = values_of(token);
@@ -470,7 +478,7 @@ TEST(KvSequence, RowsThatATierCannotHoldStayInTheWindow) {
 
 TEST(KvSequence, ACopyIsASnapshot) {
     for (const auto& [name, tiers] : tier_lists()) {
-        kv_sequence layer(options(tiers));
+        kv_sequence layer(extent, options(tiers));
         append(layer, 70);
         ASSERT_TRUE(layer.flush());
         const std::vector<float> wanted = attended(layer, 2);
@@ -494,14 +502,14 @@ TEST(KvSequence, ACopyIsASnapshot) {
 
 TEST(KvSequence, HoldsTheBytesOfItsRowsOnceShrunk) {
     for (const auto& [name, tiers] : tier_lists()) {
-        kv_sequence layer(options(tiers));
+        kv_sequence layer(extent, options(tiers));
         EXPECT_EQ(layer.bytes_held(), 0U);
         append(layer, 200);
         ASSERT_TRUE(layer.flush());
         layer.shrink_to_fit();
         std::size_t wanted = 0;
         for (std::size_t head = 0; head < num_heads; ++head) {
-            for (const row_store& store : layer.stores(head)) {
+            for (const row_store& store : layer.heads()[head].stores()) {
                 for (const coded_rows* rows : {&store.keys(), &store.values()}) {
                     wanted += rows->size() / rows->codec().group_size() *
                               rows->codec().group_bytes(rows->dim());
@@ -509,7 +517,7 @@ TEST(KvSequence, HoldsTheBytesOfItsRowsOnceShrunk) {
                 wanted += store.positions().bytes_held();
                 EXPECT_LE(store.positions().bytes_held(), 4 * sizeof(std::uint64_t));
             }
-            wanted += centres(layer.options()) ? key_dim * sizeof(float) : 0;
+            wanted += layer.storage().centres_keys() ? key_dim * sizeof(float) : 0;
         }
         EXPECT_EQ(layer.bytes_held(), wanted) << name;
         const std::size_t full = layer.bytes_held();
@@ -527,23 +535,23 @@ TEST(KvSequence, HoldsTheBytesOfItsRowsOnceShrunk) {
 }
 
 TEST(KvSequence, AGroupWaitsUntilItIsFull) {
-    kv_sequence layer(options({{kivi_key_codec{.tokens = 32}, kivi_value_codec{}}}, /*window=*/10));
+    kv_sequence layer(extent, options({{kivi_key_codec{.tokens = 32}, kivi_value_codec{}}}, /*window=*/10));
     append(layer, 4 + 10 + 31);
     ASSERT_TRUE(layer.flush());
     EXPECT_EQ(layer.dense_rows(0), 41U); // the sinks have left
     append(layer, 1);
     ASSERT_TRUE(layer.flush());
     EXPECT_EQ(layer.dense_rows(0), 10U);
-    EXPECT_EQ(layer.stores(0)[1].size(), 32U);
+    EXPECT_EQ(layer.heads()[0].stores()[1].size(), 32U);
     append(layer, 31);
     ASSERT_TRUE(layer.flush(0)); // no window at all: 9 are left over
     EXPECT_EQ(layer.dense_rows(0), 9U);
-    EXPECT_EQ(layer.stores(0)[1].size(), 64U);
+    EXPECT_EQ(layer.heads()[0].stores()[1].size(), 64U);
 }
 
-TEST(KvSequence, ARowThatWaitedKeepsItsPlaceWhateverTierItIsToldLater) {
+TEST(KvSequence, ARowThatWaitedFindsItsPlaceInTheTierItIsToldLater) {
     // Row 5 waits for a group, 6 goes to the other tier, and then 5 is told to go there as well.
-    kv_sequence layer(options(
+    kv_sequence layer(extent, options(
         {{int8_row_codec{}, int8_row_codec{}}, {kivi_key_codec{.tokens = 4}, kivi_value_codec{}}},
         0));
     append(layer, 10);
@@ -553,7 +561,7 @@ TEST(KvSequence, ARowThatWaitedKeepsItsPlaceWhateverTierItIsToldLater) {
     append(layer, 10);
     ASSERT_TRUE(layer.flush());
     for (std::size_t head = 0; head < num_heads; ++head) {
-        const indices order = layer.reading_order(head);
+        const indices order = reading_order(layer, head);
         const indices rows = positions(layer, head);
         for (std::size_t t = 0; t < 20; ++t) {
             EXPECT_EQ(rows[order[t]], t);
@@ -566,17 +574,17 @@ TEST(KvSequence, ARowThatWaitedKeepsItsPlaceWhateverTierItIsToldLater) {
                     << "head " << head << ", token " << t;
             }
         }
-        EXPECT_EQ(layer.dense_rows(head), head == 0 ? 1U : 0U); // row 5 still waits
+        EXPECT_EQ(layer.dense_rows(head), 0U); // rows find their place among older and younger ones
     }
     expect_exact(layer, "after waiting");
 }
 
 TEST(KvSequence, SinksAndDenseRowsAreNeverCentred) {
     const mean_centred_codec<int8_row_codec> centred{};
-    sequence_options how = options({{centred, int8_row_codec{}}}, 2);
+    row_storage how = options({{centred, int8_row_codec{}}}, 2);
     how.sinks = {centred, int8_row_codec{}};
     how.dense = {mean_centred_codec<dense_codec<float>>{}, dense_codec<float>{}};
-    kv_sequence layer(how);
+    kv_sequence layer(extent, how);
     for (std::size_t i = 0; i < 40; ++i) {
         append(layer, 1);
         ASSERT_TRUE(layer.flush()); // the first ones meet sinks alone, and there is no mean yet
@@ -592,7 +600,7 @@ TEST(KvSequence, SinksAndDenseRowsAreNeverCentred) {
 }
 
 TEST(KvSequence, TakesRowsOfOneHeadWithGapsBetweenTheirPositions) {
-    kv_sequence layer(options({{int8_row_codec{}, q4_0_codec{}}}, 1));
+    kv_sequence layer(extent, options({{int8_row_codec{}, q4_0_codec{}}}, 1));
     for (const token_index position : {0U, 2U, 3U, 70U, 71U, 500U}) {
         ASSERT_TRUE(layer.append_row(1,
                                      std::span<const float>(keys_of(position)).first(key_dim),
@@ -601,9 +609,9 @@ TEST(KvSequence, TakesRowsOfOneHeadWithGapsBetweenTheirPositions) {
     }
     EXPECT_EQ(layer.tokens_seen(), 501U);
     ASSERT_TRUE(layer.flush());
-    EXPECT_EQ(layer.stores(1)[0].positions().values(), (indices{0, 2, 3}));
-    EXPECT_EQ(layer.stores(1)[1].positions().values(), (indices{70, 71}));
-    EXPECT_EQ(layer.stores(1)[2].positions().values(), (indices{500}));
+    EXPECT_EQ(layer.heads()[1].stores()[0].positions().values(), (indices{0, 2, 3}));
+    EXPECT_EQ(layer.heads()[1].stores()[1].positions().values(), (indices{70, 71}));
+    EXPECT_EQ(layer.heads()[1].stores()[2].positions().values(), (indices{500}));
     append(layer, 1);
     EXPECT_EQ(layer.rows(0), 1U);
     EXPECT_EQ(positions(layer, 0), indices{501});
@@ -612,7 +620,7 @@ TEST(KvSequence, TakesRowsOfOneHeadWithGapsBetweenTheirPositions) {
 
 TEST(KvSequence, APolicyOfTheLibraryEvicts) {
     for (const auto& [name, tiers] : tier_lists()) {
-        kv_sequence layer(options(tiers));
+        kv_sequence layer(extent, options(tiers));
         append(layer, 100);
         ASSERT_TRUE(layer.flush());
         std::vector<float> keys;
@@ -647,18 +655,131 @@ TEST(KvSequence, APolicyOfTheLibraryEvicts) {
 }
 
 TEST(KvSequence, SaysWhatIsWrongWithItsOptions) {
-    EXPECT_THROW(kv_sequence(sequence_options{}), std::invalid_argument);
-    sequence_options how = options({{q4_0_codec{}, q4_0_codec{}}});
-    how.key_dim = 80;
-    EXPECT_THROW(kv_sequence{how}, std::invalid_argument);
+    EXPECT_THROW(kv_sequence(layer_extent{}), std::invalid_argument);
+    row_storage how = options({{q4_0_codec{}, q4_0_codec{}}});
+    EXPECT_THROW(kv_sequence({num_heads, 80, value_dim}, how), std::invalid_argument);
     how = options({});
     how.sinks = {kivi_key_codec{}, kivi_value_codec{}};
-    EXPECT_THROW(kv_sequence{how}, std::invalid_argument);
+    EXPECT_THROW(kv_sequence(extent, how), std::invalid_argument);
     how = options({});
     how.dense.values = kivi_key_codec{};
-    EXPECT_THROW(kv_sequence{how}, std::invalid_argument);
-    how = options(std::vector<codec_pair>(65));
-    EXPECT_THROW(kv_sequence{how}, std::invalid_argument);
+    EXPECT_THROW(kv_sequence(extent, how), std::invalid_argument);
+    how = options(std::vector<storage_tier>(65, storage_tier{.share = 0.01}));
+    EXPECT_THROW(kv_sequence(extent, how), std::invalid_argument);
+    how = options({{.share = 0.7}, {.share = 0.7}, {}});
+    EXPECT_THROW(kv_sequence(extent, how), std::invalid_argument);
+    how = options({{.share = 0.0}, {}});
+    EXPECT_THROW(kv_sequence(extent, how), std::invalid_argument);
+}
+
+/// Calls that hand over something of another size: each must throw, and change nothing.
+TEST(KvSequence, RefusesWhatDoesNotFitInEveryBuild) {
+    kv_sequence layer(extent, options({{int8_row_codec{}, int8_row_codec{}}}));
+    append(layer, 50);
+    ASSERT_TRUE(layer.flush());
+    const content before = content_of(layer);
+    const std::vector<float> floats(100 * num_heads * value_dim, 0.5F);
+    const std::span<const float> all(floats);
+    const auto refuses = [](const auto& call) { EXPECT_THROW(call(), std::invalid_argument); };
+    const auto append_some = [&](std::size_t keys, std::size_t values) {
+        refuses([&] { static_cast<void>(layer.append(all.first(keys), all.first(values))); });
+    };
+    append_some(num_heads * key_dim / 2, num_heads * value_dim / 2); // half a token
+    append_some(num_heads * key_dim, 2 * num_heads * value_dim);
+    append_some(num_heads * key_dim + 1, num_heads * value_dim);
+    const auto append_row = [&](std::size_t head, std::size_t dim, token_index position) {
+        refuses([&] {
+            static_cast<void>(
+                layer.append_row(head, all.first(dim), all.first(value_dim), position));
+        });
+    };
+    append_row(num_heads, key_dim, 50);
+    append_row(0, key_dim - 1, 50);
+    append_row(0, key_dim, 49); // that token is there
+    append_row(0, key_dim, (std::numeric_limits<token_index>::max)());
+    selection far; // a row that is not there
+    far.reserve(num_heads, 3);
+    for (std::size_t head = 0; head < num_heads; ++head) {
+        far.extend(1)[0] = 50;
+        far.end_head();
+    }
+    refuses([&] { layer.evict(far); });
+    refuses([&] { layer.evict(nothing(num_heads + 1)); });
+    refuses([&] { static_cast<void>(layer.encode(0, std::vector<std::uint8_t>(17, 0))); });
+    refuses([&] { static_cast<void>(layer.encode(0, std::vector<std::uint8_t>(1, 1))); });
+    refuses([&] { static_cast<void>(layer.encode(num_heads, std::vector<std::uint8_t>(1, 0))); });
+    refuses([&] { static_cast<void>(layer.store(0, std::vector<std::uint8_t>(49, 0))); });
+    refuses([&] { layer.set_storage({}); });
+    std::vector<float> output(num_heads * 2 * value_dim);
+    const auto attend = [&](std::size_t heads, std::size_t queries, std::size_t dim, std::size_t size) {
+        refuses([&] {
+            layer.attend(query_view(floats, heads, queries, dim), std::span(output).first(size));
+        });
+    };
+    attend(num_heads, 1, key_dim / 2, num_heads * value_dim); // another head_dim
+    attend(num_heads, 1, 4 * key_dim, num_heads * value_dim);
+    attend(num_heads + 1, 1, key_dim, output.size()); // heads that do not divide
+    attend(num_heads, 1, key_dim, num_heads * value_dim - 1);
+    attend(num_heads, 2, key_dim, num_heads * value_dim);
+    attend(num_heads, 20, key_dim, output.size()); // rows of queries are encoded already
+    EXPECT_EQ(content_of(layer), before);
+}
+
+TEST(KvSequence, TwoRowsFarApartTakeFewBytes) {
+    kv_sequence layer({.num_kv_heads = 1, .key_dim = 2, .value_dim = 2});
+    const std::vector<float> row{1.0F, 2.0F};
+    ASSERT_TRUE(layer.append_row(0, row, row, 0));
+    ASSERT_TRUE(layer.append_row(0, row, row, 4'294'967'294U));
+    EXPECT_LT(layer.bytes_held(), 4096U);
+    EXPECT_EQ(positions(layer, 0), (indices{0, 4'294'967'294U}));
+    EXPECT_THROW(static_cast<void>(layer.append(row, row)), std::invalid_argument);
+}
+
+TEST(KvSequence, RowsMoveToLessPreciseTiersOnlyAndTheOthersStayBitForBit) {
+    const mean_centred_codec<turbo_quant_codec> fine{{.bits = 5}};
+    const mean_centred_codec<turbo_quant_codec> coarse{{.bits = 3}};
+    kv_sequence layer(extent,
+                      options({{fine, turbo_quant_codec{.bits = 5}, 0.5},
+                               {coarse, turbo_quant_codec{.bits = 3}}},
+                              0));
+    append(layer, 100);
+    std::vector<std::uint8_t> first(100);
+    for (std::size_t i = 0; i < first.size(); ++i) {
+        first[i] = static_cast<std::uint8_t>(i % 2);
+    }
+    for (std::size_t head = 0; head < num_heads; ++head) {
+        ASSERT_TRUE(layer.store(head, first));
+    }
+    const std::vector<reference::rows_of_head> before{
+        decoded(layer, 0), decoded(layer, 1), decoded(layer, 2)};
+    append(layer, 20);
+    // Every fourth row goes down, odd ones are asked up, the new ones are shared out.
+    std::vector<std::uint8_t> next(120);
+    for (std::size_t i = 0; i < next.size(); ++i) {
+        next[i] = static_cast<std::uint8_t>(i < 100 ? (i % 4 == 0 ? 1 : 0) : i % 2);
+    }
+    for (std::size_t head = 0; head < num_heads; ++head) {
+        ASSERT_TRUE(layer.store(head, next));
+        EXPECT_EQ(layer.dense_rows(head), 0U);
+        EXPECT_EQ(layer.heads()[head].stores()[0].size(), 4U);
+        EXPECT_EQ(layer.heads()[head].stores()[1].size(), 24U + 10U); // 6, 10, ..., 98 and new ones
+        const indices order = reading_order(layer, head);
+        const indices places = positions(layer, head);
+        const reference::rows_of_head rows = decoded(layer, head);
+        for (std::size_t t = 0; t < 120; ++t) {
+            EXPECT_EQ(places[order[t]], t);
+            for (std::size_t c = 0; c < key_dim && t < 100; ++c) {
+                const float now = rows.keys[t * key_dim + c];
+                const float then = before[head].keys[t * key_dim + c];
+                if (t % 4 != 0 || t < 4) {
+                    ASSERT_EQ(now, then) << "row " << t << " was encoded again";
+                } else {
+                    ASSERT_NEAR(now, then, 1.5F) << t;
+                }
+            }
+        }
+    }
+    expect_exact(layer, "after the second round");
 }
 
 } // namespace
