@@ -22,7 +22,6 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
 namespace kvcrush {
@@ -232,7 +231,7 @@ TEST(Compressor, HandsOutTheScoresThatDecided) {
 struct forbidden_scorer {
     static constexpr std::string_view name = "forbidden";
     static constexpr bool needs_attention = false;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
     template <KvSource Kv>
     void score(const Kv&, head_scores scores) const noexcept {

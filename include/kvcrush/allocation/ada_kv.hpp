@@ -25,7 +25,6 @@
 #include <numeric>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 
 namespace kvcrush {
@@ -76,7 +75,7 @@ struct ada_kv_allocator {
     bool normalise = false;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"form", &ada_kv_allocator::form, "pooled, mixed or published rounding"},
             parameter{"floor", &ada_kv_allocator::floor, "part of the even share that is safe"},
             parameter{"normalise",

@@ -5,6 +5,7 @@
 
 #include <kvcrush/allocation/allocator.hpp>
 #include <kvcrush/allocation/uniform.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/policy_text.hpp>
 
 #include <cstddef>
@@ -12,7 +13,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -23,7 +23,7 @@ inline namespace v0 {
 class any_allocator {
 public:
     static constexpr std::string_view name = "any_allocator";
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
 
     any_allocator() : any_allocator(uniform_allocator{}) {}
 

@@ -22,7 +22,6 @@
 #include <numeric>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -201,7 +200,7 @@ struct baklava {
     double gain = 0.5;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"form", &baklava::form, "proportional or two_classes"},
             parameter{"head_power", &baklava::head_power, "power of a head's importance"},
             parameter{"layer_power", &baklava::layer_power, "power of a layer's factor"},

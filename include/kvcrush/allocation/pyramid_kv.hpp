@@ -16,7 +16,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -65,7 +64,7 @@ struct pyramid_kv {
     pyramid_rule rule = pyramid_rule::exact;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"beta", &pyramid_kv::beta, "average over last layer: steepness"},
             parameter{"rule", &pyramid_kv::rule, "exact total, or a published rounding"}};
     }

@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -37,7 +36,7 @@ struct hadamard_codec {
 
     static constexpr auto parameters() {
         using self = hadamard_codec;
-        return std::tuple{parameter{"signs", &self::signs, "random signs before the transform"},
+        return parameter_list{parameter{"signs", &self::signs, "random signs before the transform"},
                           parameter{"seed", &self::seed, "another seed, other signs"}};
     }
     /// @throws std::invalid_argument if the inner codec is not in order or does not store single rows

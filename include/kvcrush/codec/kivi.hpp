@@ -33,7 +33,6 @@
 #include <cstring>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -113,7 +112,7 @@ struct kivi_key_codec {
 
     static constexpr auto parameters() {
         using self = kivi_key_codec;
-        return std::tuple{
+        return parameter_list{
             parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
             parameter{"tokens", &self::tokens, "tokens that share the range of a channel"}};
     }
@@ -279,7 +278,7 @@ struct kivi_value_codec {
 
     static constexpr auto parameters() {
         using self = kivi_value_codec;
-        return std::tuple{parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
+        return parameter_list{parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
                           parameter{"channels", &self::channels, "channels that share a range"}};
     }
     /// @throws std::invalid_argument unless bits is 2 or 4 and the codes of a range fill whole bytes

@@ -6,13 +6,13 @@
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/finite_rows.hpp>
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/parameter.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -35,7 +35,7 @@ struct mean_centred_codec {
 
     Inner inner{};
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const { inner.validate(); }
     void validate_for(std::size_t dim) const { inner.validate_for(dim); }
 

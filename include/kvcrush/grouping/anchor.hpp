@@ -16,7 +16,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 
 namespace kvcrush {
@@ -68,7 +67,7 @@ struct anchor {
     static constexpr std::size_t max_count = 8;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"anchor", &anchor::kind, "code that distances are taken to"},
             parameter{"seed", &anchor::seed, "of random anchors"},
             parameter{"anchors", &anchor::count, "how many, 1 to 8: the nearest one counts"}};

@@ -3,11 +3,11 @@
 /// Another scorer speaks for what the first one passed over.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/grouping/picker.hpp>
 
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -24,7 +24,7 @@ struct second_score_picker {
 
     Second second{};
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     /// @throws std::invalid_argument from the scorer
     void validate() const { second.validate(); }
 };

@@ -30,7 +30,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -47,7 +46,7 @@ struct duo_attention_plan {
     double full_share = 0.0;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"full_share",
+        return parameter_list{parameter{"full_share",
                                     &duo_attention_plan::full_share,
                                     "part of the heads that keep all; 0: what the budget holds"}};
     }

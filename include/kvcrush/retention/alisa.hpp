@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/fold_heads.hpp>
 #include <kvcrush/retention/snapkv.hpp>
@@ -12,7 +13,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -39,7 +39,7 @@ struct alisa_scorer {
     std::size_t window = 64;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"window",
+        return parameter_list{parameter{"window",
                                     &alisa_scorer::window,
                                     "newest tokens, ranked first; their attention decides"}};
     }

@@ -3,6 +3,7 @@
 /// Heavy hitters: the tokens that all queries together attended to most.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/attention_mass.hpp>
 #include <kvcrush/math/attention_rows.hpp>
@@ -14,7 +15,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 
 namespace kvcrush {
@@ -56,7 +56,7 @@ struct h2o_scorer {
     std::size_t last = 0;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{
                 "normalise", &h2o_scorer::normalise, "what accumulated attention is divided by"},
             parameter{"last", &h2o_scorer::last, "queries that count, from the end; 0 = all"}};

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/attention_mass.hpp>
 #include <kvcrush/math/attention_rows.hpp>
@@ -15,7 +16,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 
 namespace kvcrush {
@@ -72,7 +72,7 @@ struct snapkv_scorer {
 
     static constexpr auto parameters() {
         using self = snapkv_scorer;
-        return std::tuple{
+        return parameter_list{
             parameter{"window", &self::observation_window, "last queries whose attention decides"},
             parameter{"pool", &self::pool, "smoothing along the sequence"},
             parameter{"kernel", &self::pooling_kernel_size, "width of the pool, odd [tokens]"},

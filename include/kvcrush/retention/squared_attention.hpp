@@ -19,7 +19,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -44,7 +43,7 @@ struct squared_attention_scorer {
     std::size_t pooling_kernel_size = 7;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"window",
+        return parameter_list{parameter{"window",
                                     &squared_attention_scorer::window,
                                     "queries that count, from the end"},
                           parameter{"kernel",

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/layer_context.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/math/any_source.hpp>
 #include <kvcrush/select/selector.hpp>
@@ -14,7 +15,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -27,7 +27,7 @@ class any_selector {
 public:
     static constexpr std::string_view name = "any_selector";
     static constexpr bool needs_attention = true;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
 
     any_selector() : any_selector(top_k_selector{}) {}
 

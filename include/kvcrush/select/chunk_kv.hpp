@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -37,7 +36,7 @@ struct chunk_kv_selector {
     chunk_sets sets = chunk_sets::per_layer;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"chunk", &chunk_kv_selector::chunk_size, "tokens of a chunk"},
             parameter{"sets", &chunk_kv_selector::sets, "which heads keep which chunks"}};
     }

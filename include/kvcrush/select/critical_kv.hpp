@@ -19,7 +19,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -28,7 +27,7 @@ inline namespace v0 {
 struct plain_value_norms {
     static constexpr std::string_view name = "plain";
     static constexpr bool reads_values = true;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 };
 
@@ -42,7 +41,7 @@ struct given_value_norms {
     /// [num_kv_heads, seq_len]
     const_head_scores norms{};
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 };
 
@@ -77,7 +76,7 @@ struct critical_kv_selector {
     Norms norms{};
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"first",
+        return parameter_list{parameter{"first",
                                     &critical_kv_selector::first_stage,
                                     "part of the middle budget that goes by score alone"},
                           parameter{"epsilon",

@@ -6,6 +6,7 @@
 #include <kvcrush/allocation/representative_share.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/grouping/anchor.hpp>
 #include <kvcrush/grouping/distance_order.hpp>
 #include <kvcrush/grouping/linspace.hpp>
@@ -34,7 +35,7 @@ inline namespace v0 {
 struct own_scores {
     static constexpr std::string_view name = "own";
     static constexpr bool needs_attention = false;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 };
 
@@ -106,7 +107,7 @@ struct kvcrush_selector {
     Bits bits{};
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{
                 "share", &kvcrush_selector::share, "part of the middle budget for representatives"},
             parameter{"split",

@@ -23,7 +23,6 @@
 #include <numeric>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -77,7 +76,7 @@ struct kvzip_selector {
     kvzip_cut cut = kvzip_cut::exact;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"level", &kvzip_selector::level, "what competes with what"},
+        return parameter_list{parameter{"level", &kvzip_selector::level, "what competes with what"},
                           parameter{"cut", &kvzip_selector::cut, "exact, or as published"}};
     }
 

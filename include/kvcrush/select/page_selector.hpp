@@ -28,7 +28,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -66,7 +65,7 @@ struct page_selector {
     Picker picker{};
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"page", &page_selector::page_size, "tokens of a page"},
             parameter{
                 "share", &page_selector::share, "part of the middle budget for representatives"},

@@ -24,7 +24,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -56,7 +55,7 @@ struct head_signature {
     double quantile = 0.5;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"rule", &head_signature::rule, "a head marks its"},
             parameter{"quantile", &head_signature::quantile, "share of the tokens a head marks"}};
     }
