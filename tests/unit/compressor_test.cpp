@@ -63,9 +63,13 @@ TEST(Compressor, ChecksPoliciesWhenItIsBuilt) {
 
 TEST(Compressor, ChecksSizesWhenItPlans) {
     compressor crush(snapkv_scorer{}, kvcrush_selector<>{});
-    EXPECT_EQ(message_of([&] { crush.plan({{4, 100, 8, 8}, 6}, budget::tokens(50)); }),
+    EXPECT_EQ(message_of([&] {
+                  crush.plan({{4, 100, 8, 8}, 6}, budget::tokens(50));
+              }),
               "kvcrush::compressor: num_q_heads is 6; it must be a multiple of num_kv_heads (4)");
-    EXPECT_EQ(message_of([&] { crush.plan({{4, 100, 8, 8}, 0}, budget::tokens(50)); }),
+    EXPECT_EQ(message_of([&] {
+                  crush.plan({{4, 100, 8, 8}, 0}, budget::tokens(50));
+              }),
               "kvcrush::compressor: snapkv looks at attention; num_q_heads is 0 and must be given");
     EXPECT_THROW(crush.plan({{4, 100, 8, 8}, 8}, budget::tokens(35)), std::invalid_argument);
     EXPECT_THROW(
@@ -79,7 +83,9 @@ TEST(Compressor, ChecksSizesWhenItPlans) {
 TEST(Compressor, ChecksWhatTheBitsOfThePortraitNeed) {
     compressor crush(knorm_scorer{}, kvcrush_selector<linspace_picker, snapkv_scorer>{});
     EXPECT_EQ(
-        message_of([&] { crush.plan({{2, 64, 4, 4}, 0}, budget::tokens(50)); }),
+        message_of([&] {
+            crush.plan({{2, 64, 4, 4}, 0}, budget::tokens(50));
+        }),
         "kvcrush::compressor: kvcrush looks at attention; num_q_heads is 0 and must be given");
     EXPECT_NO_THROW(crush.plan({{2, 64, 4, 4}, 4}, budget::tokens(50)));
 }
@@ -265,7 +271,9 @@ TEST(Compressor, TakesAShapeWhereNobodyReadsRows) {
 
 TEST(Compressor, AsksForChannelsWhereKeysAreRead) {
     compressor crush(knorm_scorer{}, top_k_selector{});
-    EXPECT_EQ(message_of([&] { crush.plan({{2, 60, 0, 0}}, budget::tokens(40)); }),
+    EXPECT_EQ(message_of([&] {
+                  crush.plan({{2, 60, 0, 0}}, budget::tokens(40));
+              }),
               "kvcrush::compressor: knorm reads keys; key_dim is 0 and must be given");
     EXPECT_NO_THROW(crush.plan({{2, 0, 0, 0}}, budget::tokens(40)));
 }

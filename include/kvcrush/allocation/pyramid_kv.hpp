@@ -10,13 +10,11 @@
 #include <kvcrush/core/parameter.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
 #include <span>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace kvcrush {
@@ -34,10 +32,9 @@ enum class pyramid_rule {
 
 template <>
 struct enum_names<pyramid_rule> {
-    static constexpr std::array values{
-        std::pair{std::string_view("exact"), pyramid_rule::exact},
-        std::pair{std::string_view("published"), pyramid_rule::published},
-        std::pair{std::string_view("kvpress"), pyramid_rule::kvpress}};
+    static constexpr named_value<pyramid_rule> values[] = {{"exact", pyramid_rule::exact},
+                                                           {"published", pyramid_rule::published},
+                                                           {"kvpress", pyramid_rule::kvpress}};
 };
 
 /// Budgets that fall along a straight line from the first layer to the last. With c middle tokens per head on average

@@ -37,7 +37,7 @@ struct hadamard_codec {
     static constexpr auto parameters() {
         using self = hadamard_codec;
         return parameter_list{parameter{"signs", &self::signs, "random signs before the transform"},
-                          parameter{"seed", &self::seed, "another seed, other signs"}};
+                              parameter{"seed", &self::seed, "another seed, other signs"}};
     }
     /// @throws std::invalid_argument if the inner codec is not in order or does not store single rows
     void validate() const {

@@ -278,8 +278,9 @@ struct kivi_value_codec {
 
     static constexpr auto parameters() {
         using self = kivi_value_codec;
-        return parameter_list{parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
-                          parameter{"channels", &self::channels, "channels that share a range"}};
+        return parameter_list{
+            parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
+            parameter{"channels", &self::channels, "channels that share a range"}};
     }
     /// @throws std::invalid_argument unless bits is 2 or 4 and the codes of a range fill whole bytes
     void validate() const { detail::require_kivi(name, bits, "channels", channels); }

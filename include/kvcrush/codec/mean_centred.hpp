@@ -58,22 +58,17 @@ struct mean_centred_codec {
         inner.decode(bytes, dim, rows, at_most);
     }
 
-    void
-    rotate(std::span<float> rows, std::size_t dim, simd::isa at_most = simd::best()) const noexcept
-        requires RotatingCodec<Inner>
-    {
+    void rotate(std::span<float> rows,
+                std::size_t dim,
+                simd::isa at_most = simd::best()) const noexcept requires RotatingCodec<Inner> {
         inner.rotate(rows, dim, at_most);
     }
     void unrotate(std::span<float> rows,
                   std::size_t dim,
-                  simd::isa at_most = simd::best()) const noexcept
-        requires RotatingCodec<Inner>
-    {
+                  simd::isa at_most = simd::best()) const noexcept requires RotatingCodec<Inner> {
         inner.unrotate(rows, dim, at_most);
     }
-    [[nodiscard]] constexpr const auto& stored() const noexcept
-        requires RotatingCodec<Inner>
-    {
+    [[nodiscard]] constexpr const auto& stored() const noexcept requires RotatingCodec<Inner> {
         return inner.stored();
     }
 };

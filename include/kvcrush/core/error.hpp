@@ -24,7 +24,8 @@ namespace detail {
 /// a literal, so that the hundreds of checks of this library share their code.
 class message_part {
 public:
-    constexpr message_part(const char* text) noexcept : text_(text) {} // NOLINT(google-explicit-constructor)
+    constexpr message_part(const char* text) noexcept
+        : text_(text) {}                                   // NOLINT(google-explicit-constructor)
     constexpr message_part(std::string_view text) noexcept // NOLINT(google-explicit-constructor)
         : text_(text) {}
     message_part(const std::string& text) noexcept // NOLINT(google-explicit-constructor)

@@ -11,12 +11,9 @@
 ///     };
 #pragma once
 
-#include <array>
 #include <concepts>
-#include <cstddef>
 #include <string_view>
 #include <type_traits>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -55,13 +52,20 @@ struct parameter_list<Row, Rest...> {
 template <typename... Rows>
 parameter_list(Rows...) -> parameter_list<Rows...>;
 
-/// The values of an enumeration with their names: specialise with a static constexpr array `values` of
-/// (name, value) pairs.
+template <typename Enum>
+struct named_value {
+    std::string_view name;
+    Enum value;
+};
+
+/// The values of an enumeration with their names: specialise with a static constexpr array `values` of named_value.
 template <typename Enum>
 struct enum_names;
 
 template <typename Enum>
-concept NamedEnum = std::is_enum_v<Enum> && requires { enum_names<Enum>::values; };
+concept NamedEnum = std::is_enum_v<Enum> && requires {
+    enum_names<Enum>::values;
+};
 
 template <NamedEnum Enum>
 [[nodiscard]] constexpr std::string_view name_of(Enum value) noexcept {

@@ -5,12 +5,10 @@
 
 #include <kvcrush/core/parameter.hpp>
 
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -25,9 +23,8 @@ enum class rope_pairs {
 
 template <>
 struct enum_names<rope_pairs> {
-    static constexpr std::array values{
-        std::pair{std::string_view("half_split"), rope_pairs::half_split},
-        std::pair{std::string_view("interleaved"), rope_pairs::interleaved}};
+    static constexpr named_value<rope_pairs> values[] = {{"half_split", rope_pairs::half_split},
+                                                         {"interleaved", rope_pairs::interleaved}};
 };
 
 /// How a model turns its keys and queries: the one way in which angles are handed over.

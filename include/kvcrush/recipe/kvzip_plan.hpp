@@ -30,7 +30,9 @@ struct kvzip {
     kvzip_selector selector{};
 
     static constexpr auto parameters() { return parameter_list{}; }
-    static constexpr auto parts() { return parameter_list{&kvzip::reconstruction, &kvzip::selector}; }
+    static constexpr auto parts() {
+        return parameter_list{&kvzip::reconstruction, &kvzip::selector};
+    }
     /// @throws std::invalid_argument from its parts
     void validate() const {
         reconstruction.validate();

@@ -40,8 +40,8 @@ struct alisa_scorer {
 
     static constexpr auto parameters() {
         return parameter_list{parameter{"window",
-                                    &alisa_scorer::window,
-                                    "newest tokens, ranked first; their attention decides"}};
+                                        &alisa_scorer::window,
+                                        "newest tokens, ranked first; their attention decides"}};
     }
 
     /// Beyond that a float cannot tell the ranks of newest tokens apart.

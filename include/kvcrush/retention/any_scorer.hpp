@@ -36,7 +36,8 @@ public:
     template <typename P>
         requires(!std::is_same_v<std::remove_cvref_t<P>, any_scorer> &&
                  Scorer<std::remove_cvref_t<P>>)
-    any_scorer(P&& scorer) // NOLINT(google-explicit-constructor): a scorer is one wherever one is asked for
+    any_scorer(
+        P&& scorer) // NOLINT(google-explicit-constructor): a scorer is one wherever one is asked for
         : held_(std::make_shared<const model<std::remove_cvref_t<P>>>(std::forward<P>(scorer))) {
         held_->validate();
     }
@@ -111,9 +112,8 @@ private:
                              const query_view& queries,
                              head_scores observed,
                              scratch memory) const noexcept = 0;
-        virtual void reduce(const_head_scores observed,
-                            head_scores scores,
-                            scratch memory) const noexcept = 0;
+        virtual void
+        reduce(const_head_scores observed, head_scores scores, scratch memory) const noexcept = 0;
     };
 
     template <typename P>
@@ -144,8 +144,7 @@ private:
         num_observed_heads(const problem_size& size) const noexcept override {
             return kvcrush::num_observed_heads(policy, size);
         }
-        [[nodiscard]] std::size_t
-        scratch_bytes(const problem_size& size) const noexcept override {
+        [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept override {
             return scorer_scratch_bytes(policy, size);
         }
         void observe(const any_source& kv,
@@ -157,8 +156,7 @@ private:
         void reduce(const_head_scores observed,
                     head_scores scores,
                     scratch memory) const noexcept override {
-            const const_head_scores decisive =
-                kvcrush::reduce(policy, observed, scores, memory);
+            const const_head_scores decisive = kvcrush::reduce(policy, observed, scores, memory);
             if (decisive.values().data() != scores.values().data()) { // final already
                 std::copy(
                     decisive.values().begin(), decisive.values().end(), scores.values().begin());

@@ -11,11 +11,9 @@
 #include <kvcrush/math/fold_heads.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -30,9 +28,8 @@ enum class h2o_normalisation {
 
 template <>
 struct enum_names<h2o_normalisation> {
-    static constexpr std::array values{
-        std::pair{std::string_view("reach"), h2o_normalisation::reach},
-        std::pair{std::string_view("none"), h2o_normalisation::none}};
+    static constexpr named_value<h2o_normalisation> values[] = {{"reach", h2o_normalisation::reach},
+                                                                {"none", h2o_normalisation::none}};
 };
 
 /// Scores a token by the attention it has accumulated.

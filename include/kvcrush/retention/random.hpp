@@ -26,7 +26,8 @@ struct random_scorer {
     std::uint64_t seed = 0;
 
     static constexpr auto parameters() {
-        return parameter_list{parameter{"seed", &random_scorer::seed, "another seed, another draw"}};
+        return parameter_list{
+            parameter{"seed", &random_scorer::seed, "another seed, another draw"}};
     }
     void validate() const {}
 

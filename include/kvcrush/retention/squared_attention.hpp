@@ -44,11 +44,11 @@ struct squared_attention_scorer {
 
     static constexpr auto parameters() {
         return parameter_list{parameter{"window",
-                                    &squared_attention_scorer::window,
-                                    "queries that count, from the end"},
-                          parameter{"kernel",
-                                    &squared_attention_scorer::pooling_kernel_size,
-                                    "tokens to pool over, odd; 1 = none"}};
+                                        &squared_attention_scorer::window,
+                                        "queries that count, from the end"},
+                              parameter{"kernel",
+                                        &squared_attention_scorer::pooling_kernel_size,
+                                        "tokens to pool over, odd; 1 = none"}};
     }
 
     /// @throws std::invalid_argument if window is 0 or pooling_kernel_size even

@@ -35,7 +35,8 @@ public:
     template <typename P>
         requires(!std::is_same_v<std::remove_cvref_t<P>, any_selector> &&
                  Selector<std::remove_cvref_t<P>, any_source, query_view>)
-    any_selector(P&& selector) // NOLINT(google-explicit-constructor): a selector is one wherever one is asked for
+    any_selector(
+        P&& selector) // NOLINT(google-explicit-constructor): a selector is one wherever one is asked for
         : held_(std::make_shared<const model<std::remove_cvref_t<P>>>(std::forward<P>(selector))) {
         held_->validate();
     }
@@ -128,8 +129,7 @@ private:
                 return 0;
             }
         }
-        [[nodiscard]] std::size_t
-        scratch_bytes(const problem_size& size) const noexcept override {
+        [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept override {
             return policy.scratch_bytes(size);
         }
         void select(const selection_request& what,

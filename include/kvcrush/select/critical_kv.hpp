@@ -77,11 +77,11 @@ struct critical_kv_selector {
 
     static constexpr auto parameters() {
         return parameter_list{parameter{"first",
-                                    &critical_kv_selector::first_stage,
-                                    "part of the middle budget that goes by score alone"},
-                          parameter{"epsilon",
-                                    &critical_kv_selector::epsilon,
-                                    "added to scores before they meet the norms"}};
+                                        &critical_kv_selector::first_stage,
+                                        "part of the middle budget that goes by score alone"},
+                              parameter{"epsilon",
+                                        &critical_kv_selector::epsilon,
+                                        "added to scores before they meet the norms"}};
     }
 
     /// @throws std::invalid_argument if first_stage lies outside [0, 1] or epsilon is negative or not finite

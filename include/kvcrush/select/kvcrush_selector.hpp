@@ -47,7 +47,8 @@ concept ObservedSignature = Policy<S> && requires(const S& signature,
                                                   std::span<std::uint64_t> codes,
                                                   scratch memory) {
     { signature.num_bits(observed.num_heads()) } -> std::same_as<std::size_t>;
-    { signature.build(observed, area, codes, memory) } noexcept;
+    { signature.build(observed, area, codes, memory) }
+    noexcept;
 };
 
 /// A portrait made from keys, one per kv head; it brings an anchor of its own.

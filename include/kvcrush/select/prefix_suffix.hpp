@@ -32,8 +32,8 @@ struct prefix_suffix_selector {
 
     static constexpr auto parameters() {
         return parameter_list{parameter{"prefix",
-                                    &prefix_suffix_selector::num_prefix_tokens,
-                                    "tokens kept at the start, sinks included"}};
+                                        &prefix_suffix_selector::num_prefix_tokens,
+                                        "tokens kept at the start, sinks included"}};
     }
     void validate() const {}
 

@@ -28,8 +28,9 @@ TEST(Require, SaysNothingWhenTheConditionHolds) {
 }
 
 TEST(Require, JoinsTextsOfAllKinds) {
-    EXPECT_EQ(message_of("a", std::string_view("b"), std::string("c, longer than a small string is"), "d"),
-              "kvcrush::abc, longer than a small string isd");
+    EXPECT_EQ(
+        message_of("a", std::string_view("b"), std::string("c, longer than small strings"), "d"),
+        "kvcrush::abc, longer than small stringsd");
 }
 
 TEST(Require, WritesIntegersOfEveryWidth) {
