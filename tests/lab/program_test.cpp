@@ -100,7 +100,6 @@ TEST(Program, RefusesWhatItCannotDo) {
 
 TEST(Program, RefusesFilesWithoutAName) {
     for (const char* arguments : {"run --model x --text x --json ''",
-                                  "run --model x --text x --json=",
                                   "run --model x --text ''",
                                   "run --model '' --text x",
                                   "stream --model x --text x --json ''",
@@ -112,6 +111,7 @@ TEST(Program, RefusesFilesWithoutAName) {
                                   "report x.json --out ''"}) {
         expect_refusal(arguments, "the name of a file is empty");
     }
+    expect_refusal("run --model x --text x --json=", "--json");
     expect_refusal("eval --model x --task lm --resume ''", "--resume");
 }
 

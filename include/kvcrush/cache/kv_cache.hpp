@@ -117,6 +117,8 @@ public:
         return layers_[checked(index)];
     }
     [[nodiscard]] kv_sequence& layer(std::size_t index) { return layers_[checked(index)]; }
+    /// The queries of the newest tokens that a layer remembers.
+    [[nodiscard]] const query_log& queries(std::size_t index) const { return logs_[checked(index)]; }
     /// Rows that the longest head holds.
     [[nodiscard]] std::size_t longest_head() const noexcept;
     /// Rows of a kv head, on average over layers and heads.
