@@ -73,10 +73,10 @@ void parse_suffix(const expression& text, std::string_view owner, recipe& result
     } else if (text.name == "when") {
         result.when = parse_when(text);
     } else {
-        fail("policy: ",
+        fail({"policy: ",
              in_quotes(text.name),
              " is unknown behind +; allowed: codec, tiered, keep, when, as in "
-             "POLICY+codec(...)+keep(...)");
+             "POLICY+codec(...)+keep(...)"});
     }
 }
 

@@ -15,7 +15,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -52,7 +51,7 @@ struct dbudget_kv {
     std::size_t full_layers = 2;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"threshold", &dbudget_kv::threshold, "part of the norm that may be lost"},
             parameter{"num_sink_tokens", &dbudget_kv::num_sink_tokens, "tokens that come first"},
             parameter{"last", &dbudget_kv::last, "queries that are averaged, from the end"},

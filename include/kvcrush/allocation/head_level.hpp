@@ -17,7 +17,6 @@
 #include <numeric>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -57,7 +56,7 @@ struct duo_attention {
     double full_share = 0.5;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"full_share", &duo_attention::full_share, "part of the heads that keep all"}};
     }
 
@@ -107,7 +106,7 @@ struct head_level {
     bool whole_heads = false;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{
+        return parameter_list{parameter{
             "whole_heads", &head_level::whole_heads, "no head keeps a part of its tokens"}};
     }
     void validate() const {}

@@ -21,7 +21,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -56,7 +55,7 @@ struct kv_compress {
     std::size_t block_size = 16;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"block_size", &kv_compress::block_size, "tokens per block of the cache"}};
     }
 

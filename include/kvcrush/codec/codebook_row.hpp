@@ -5,7 +5,7 @@
 #pragma once
 
 #include <kvcrush/codec/codec.hpp>
-#include <kvcrush/codec/finite_rows.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/codec/lloyd_max.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
@@ -19,7 +19,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 
 namespace kvcrush {
@@ -64,7 +63,7 @@ struct codebook_row_codec {
 
     static constexpr auto parameters() {
         using self = codebook_row_codec;
-        return std::tuple{
+        return parameter_list{
             parameter{"bits", &self::bits, "bits per channel, 2 to 5"},
             parameter{"correct_norm", &self::correct_norm, "decoded rows keep their length"}};
     }

@@ -15,7 +15,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -39,8 +38,8 @@ struct hadamard_codec {
 
     static constexpr auto parameters() {
         using self = hadamard_codec;
-        return std::tuple{parameter{"signs", &self::signs, "random signs before the transform"},
-                          parameter{"seed", &self::seed, "another seed, other signs"}};
+        return parameter_list{parameter{"signs", &self::signs, "random signs before the transform"},
+                              parameter{"seed", &self::seed, "another seed, other signs"}};
     }
     /// "q4_0,signs=1"
     [[nodiscard]] std::string arguments() const {

@@ -19,7 +19,7 @@
 #pragma once
 
 #include <kvcrush/codec/codec.hpp>
-#include <kvcrush/codec/finite_rows.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/parameter.hpp>
@@ -34,7 +34,6 @@
 #include <cstring>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -107,7 +106,7 @@ struct kivi_key_codec {
 
     static constexpr auto parameters() {
         using self = kivi_key_codec;
-        return std::tuple{
+        return parameter_list{
             parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
             parameter{"tokens", &self::tokens, "tokens that share the range of a channel"}};
     }
@@ -273,8 +272,9 @@ struct kivi_value_codec {
 
     static constexpr auto parameters() {
         using self = kivi_value_codec;
-        return std::tuple{parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
-                          parameter{"channels", &self::channels, "channels that share a range"}};
+        return parameter_list{
+            parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
+            parameter{"channels", &self::channels, "channels that share a range"}};
     }
     /// @throws std::invalid_argument unless bits is 2 or 4 and the codes of a range fill whole bytes
     void validate() const { detail::require_kivi(name, bits, "channels", channels); }

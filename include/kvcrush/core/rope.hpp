@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/core/parameter.hpp>
 
 #include <algorithm>
@@ -14,7 +15,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 
 namespace kvcrush {
@@ -30,20 +30,8 @@ enum class rope_pairs {
 
 template <>
 struct enum_names<rope_pairs> {
-    static constexpr std::array values{
-        std::pair{std::string_view("half_split"), rope_pairs::half_split},
-        std::pair{std::string_view("interleaved"), rope_pairs::interleaved}};
-};
-
-/// How a model turns its keys and queries: the one way in which angles are handed over.
-struct rope {
-    /// Pair j turns by theta^(-2 j / rotary_dim) a token [rad].
-    double theta = 10000.0;
-    /// Channels that are turned; 0 for all.
-    std::size_t rotary_dim = 0;
-    rope_pairs pairs = rope_pairs::half_split;
-    /// Radians per token of each pair, for models that scale them; empty for those of theta. The caller's memory.
-    std::span<const double> frequencies{};
+    static constexpr named_value<rope_pairs> values[] = {{"half_split", rope_pairs::half_split},
+                                                         {"interleaved", rope_pairs::interleaved}};
 };
 
 /// The usual frequencies: out[j] = base^(-j / out.size()) [radians per token]. Engines with RoPE scaling (linear,
@@ -54,16 +42,6 @@ inline void rope_frequencies(double base, std::span<double> out) noexcept {
         out[j] = std::pow(base, -static_cast<double>(j) / static_cast<double>(out.size()));
     }
 }
-
-namespace detail {
-
-/// By its bits: compilers that are told to do fast maths take every number for finite.
-[[nodiscard]] inline bool is_finite(double value) noexcept {
-    constexpr std::uint64_t exponent = 0x7FF0000000000000U;
-    return (std::bit_cast<std::uint64_t>(value) & exponent) != exponent;
-}
-
-} // namespace detail
 
 /// The rotary position embedding of a model: which pairs of channels turn, and how fast.
 ///
@@ -82,7 +60,7 @@ struct rope {
     std::span<const double> frequencies{};
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"theta", &rope::theta, "base of the RoPE frequencies"},
             parameter{"rotary_dim", &rope::rotary_dim, "channels that RoPE turns; 0 = all"},
             parameter{"pairing", &rope::pairing, "channels that RoPE turns together"}};

@@ -3,11 +3,11 @@
 /// Representatives at even spacing, first and last candidate included.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/grouping/picker.hpp>
 
 #include <cstddef>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -17,7 +17,7 @@ inline namespace v0 {
 /// @see KVCrush, arXiv:2503.00022; the index rule is that of the authors' vLLM code.
 struct linspace_picker {
     static constexpr std::string_view name = "linspace";
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     [[nodiscard]] constexpr std::size_t

@@ -4,13 +4,13 @@
 #pragma once
 
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/grouping/picker.hpp>
 #include <kvcrush/simd/ordered_key.hpp>
 
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -21,7 +21,7 @@ inline namespace v0 {
 ///     stratum i = candidates [floor(i * m / picks), floor((i + 1) * m / picks))
 struct most_important_picker {
     static constexpr std::string_view name = "most_important";
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     void pick(std::span<const token_index> order,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/attention_mass.hpp>
 #include <kvcrush/math/attention_rows.hpp>
@@ -13,7 +14,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -40,9 +40,9 @@ struct alisa_scorer {
     std::size_t window = 64;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"window",
-                                    &alisa_scorer::window,
-                                    "newest tokens, ranked first; their attention decides"}};
+        return parameter_list{parameter{"window",
+                                        &alisa_scorer::window,
+                                        "newest tokens, ranked first; their attention decides"}};
     }
 
     /// Beyond that a float cannot tell the ranks of newest tokens apart.

@@ -6,6 +6,7 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/kv_shape.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/query_view.hpp>
 #include <kvcrush/core/rope.hpp>
 #include <kvcrush/core/scorer.hpp>
@@ -23,7 +24,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -66,7 +66,7 @@ struct expected_attention_scorer {
 
     static constexpr auto parameters() {
         using self = expected_attention_scorer;
-        return std::tuple{
+        return parameter_list{
             parameter{"future", &self::num_future, "positions ahead that are looked at"},
             parameter{"last", &self::last, "queries that count, from the end; 0 = all"},
             parameter{"scorer_sinks", &self::num_sink_tokens, "first tokens that take no part"},

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/fold_heads.hpp>
 #include <kvcrush/retention/h2o.hpp>
@@ -13,7 +14,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -42,7 +42,7 @@ struct glob_scorer {
     std::size_t last = 0;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{
                 "window", &glob_scorer::observation_window, "last queries of the near horizon"},
             parameter{

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/random.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/fold_heads.hpp>
@@ -17,7 +18,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -55,7 +55,7 @@ struct keyformer_scorer {
 
     static constexpr auto parameters() {
         using self = keyformer_scorer;
-        return std::tuple{
+        return parameter_list{
             parameter{"temperature", &self::temperature, "divides the logits; 1 to 2"},
             parameter{"last", &self::last, "queries that count, from the end; 0 = all"},
             parameter{"seed", &self::seed, "another seed, another noise"},

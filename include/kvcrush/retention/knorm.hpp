@@ -3,6 +3,7 @@
 /// Keys with a small norm attract attention.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/row_view.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/core/types.hpp>
@@ -14,7 +15,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -31,7 +31,7 @@ struct knorm_scorer {
     static constexpr std::string_view about = "keys with a small norm";
     static constexpr bool needs_attention = false;
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     /// @param[in]  kv      [num_kv_heads, seq_len, head_dim]

@@ -17,7 +17,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -31,10 +30,10 @@ enum class query_covariance {
 
 template <>
 struct enum_names<query_covariance> {
-    static constexpr std::array values{
-        std::pair{std::string_view("full"), query_covariance::full},
-        std::pair{std::string_view("diagonal"), query_covariance::diagonal},
-        std::pair{std::string_view("none"), query_covariance::none}};
+    static constexpr named_value<query_covariance> values[] = {
+        {"full", query_covariance::full},
+        {"diagonal", query_covariance::diagonal},
+        {"none", query_covariance::none}};
 };
 
 /// What turning by many angles does to a pair of channels on the mean: a turn and a scale.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/attention_mass.hpp>
 #include <kvcrush/math/attention_rows.hpp>
@@ -11,12 +12,9 @@
 #include <kvcrush/simd/pool.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -26,9 +24,8 @@ enum class pooling { max, avg, none };
 
 template <>
 struct enum_names<pooling> {
-    static constexpr std::array values{std::pair{std::string_view("max"), pooling::max},
-                                       std::pair{std::string_view("avg"), pooling::avg},
-                                       std::pair{std::string_view("none"), pooling::none}};
+    static constexpr named_value<pooling> values[] = {
+        {"max", pooling::max}, {"avg", pooling::avg}, {"none", pooling::none}};
 };
 
 /// Whether query heads are folded into kv heads before or after pooling. They differ for max pooling only.
@@ -36,9 +33,8 @@ enum class pooling_order { reduce_first, pool_first };
 
 template <>
 struct enum_names<pooling_order> {
-    static constexpr std::array values{
-        std::pair{std::string_view("reduce_first"), pooling_order::reduce_first},
-        std::pair{std::string_view("pool_first"), pooling_order::pool_first}};
+    static constexpr named_value<pooling_order> values[] = {
+        {"reduce_first", pooling_order::reduce_first}, {"pool_first", pooling_order::pool_first}};
 };
 
 /// Scores a token by what the last queries attend to, smoothed over its neighbours.
@@ -72,7 +68,7 @@ struct snapkv_scorer {
 
     static constexpr auto parameters() {
         using self = snapkv_scorer;
-        return std::tuple{
+        return parameter_list{
             parameter{"window", &self::observation_window, "last queries whose attention decides"},
             parameter{"pool", &self::pool, "smoothing along the sequence"},
             parameter{"kernel", &self::pooling_kernel_size, "width of the pool, odd [tokens]"},

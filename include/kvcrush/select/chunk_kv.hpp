@@ -12,7 +12,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -40,7 +39,7 @@ struct chunk_kv_selector {
     bool whole = false;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"chunk", &chunk_kv_selector::chunk_size, "tokens of a chunk"},
             parameter{"sets", &chunk_kv_selector::sets, "which heads keep which chunks"},
             parameter{"whole", &chunk_kv_selector::whole, "no chunk is cut to meet the budget"}};

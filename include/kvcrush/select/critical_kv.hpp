@@ -19,7 +19,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -28,7 +27,7 @@ inline namespace v0 {
 struct plain_value_norms {
     static constexpr std::string_view name = "plain";
     static constexpr bool reads_values = true;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 };
 
@@ -42,7 +41,7 @@ struct given_value_norms {
     /// [num_kv_heads, seq_len]
     const_head_scores norms{};
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 };
 
@@ -77,12 +76,12 @@ struct critical_kv_selector {
     Norms norms{};
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"first",
-                                    &critical_kv_selector::first_stage,
-                                    "part of the middle budget that goes by score alone"},
-                          parameter{"epsilon",
-                                    &critical_kv_selector::epsilon,
-                                    "added to scores before they meet the norms"}};
+        return parameter_list{parameter{"first",
+                                        &critical_kv_selector::first_stage,
+                                        "part of the middle budget that goes by score alone"},
+                              parameter{"epsilon",
+                                        &critical_kv_selector::epsilon,
+                                        "added to scores before they meet the norms"}};
     }
 
     /// @throws std::invalid_argument if first_stage lies outside [0, 1] or epsilon is negative or not finite

@@ -7,6 +7,7 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/layer_context.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/grouping/anchor.hpp>
 #include <kvcrush/grouping/distance_order.hpp>
@@ -27,7 +28,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 
 namespace kvcrush {
@@ -37,7 +37,7 @@ inline namespace v0 {
 struct own_scores {
     static constexpr std::string_view name = "own";
     static constexpr bool needs_attention = false;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 };
 
@@ -49,7 +49,8 @@ concept ObservedSignature = Policy<S> && requires(const S& signature,
                                                   std::span<std::uint64_t> codes,
                                                   scratch memory) {
     { signature.num_bits(observed.num_heads()) } -> std::same_as<std::size_t>;
-    { signature.build(observed, area, codes, memory) } noexcept;
+    { signature.build(observed, area, codes, memory) }
+    noexcept;
 };
 
 /// A portrait made from keys, one per kv head; it brings an anchor of its own.
@@ -109,7 +110,7 @@ struct kvcrush_selector {
     Bits bits{};
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{
                 "share", &kvcrush_selector::share, "part of the middle budget for representatives"},
             parameter{"split",
@@ -120,9 +121,9 @@ struct kvcrush_selector {
     static constexpr auto parts() {
         using self = kvcrush_selector;
         if constexpr (ScorePicker<Picker>) { // no portrait: neither signature nor anchor
-            return std::tuple{&self::picker};
+            return parameter_list{&self::picker};
         } else {
-            return std::tuple{&self::signature, &self::anchor, &self::picker};
+            return parameter_list{&self::signature, &self::anchor, &self::picker};
         }
     }
     /// Its parts by name, where they are not the defaults, and parameters: "pick=second_score,second=h2o(last=256)".

@@ -40,7 +40,6 @@
 #include <ranges>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
 namespace kvcrush {
@@ -78,7 +77,7 @@ struct openvino_compat {
 
     static constexpr auto parameters() {
         using self = openvino_compat;
-        return std::tuple{
+        return parameter_list{
             parameter{"block_size", &self::block_size, "tokens per block"},
             parameter{"sinks", &self::num_sink_tokens, "tokens kept at the start"},
             parameter{"recent", &self::num_recent_tokens, "tokens kept at the end"},

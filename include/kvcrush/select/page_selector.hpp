@@ -30,7 +30,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -68,7 +67,7 @@ struct page_selector {
     Picker picker{};
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"page", &page_selector::page_size, "tokens of a page"},
             parameter{
                 "share", &page_selector::share, "part of the middle budget for representatives"},
@@ -79,7 +78,7 @@ struct page_selector {
             parameter{"sort", &page_selector::sort, "order of the distances to pick along"}};
     }
     static constexpr auto parts() {
-        return std::tuple{&page_selector::anchor, &page_selector::picker};
+        return parameter_list{&page_selector::anchor, &page_selector::picker};
     }
     /// As those of kvcrush_selector, whose pages are a portrait of their own: "signature=page,page=8".
     [[nodiscard]] std::string arguments() const {

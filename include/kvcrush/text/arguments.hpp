@@ -16,7 +16,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -30,7 +29,7 @@ struct area_parameters {
     std::size_t recent = area_sizes{}.num_recent_tokens;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"sinks", &area_parameters::sinks, "tokens always kept at the start"},
             parameter{"recent", &area_parameters::recent, "tokens always kept at the end"}};
     }
@@ -101,14 +100,14 @@ set_parameter(P& policy, std::string_view owner, std::string_view name, std::str
         if (candidate == name) {
             found = true;
             if (!parse_value(text, member)) {
-                fail("policy ",
+                fail({"policy ",
                      owner,
                      ": ",
                      name,
                      " is ",
                      in_quotes(text),
                      "; allowed: ",
-                     allowed_values<std::remove_reference_t<decltype(member)>>());
+                     allowed_values<std::remove_reference_t<decltype(member)>>()});
             }
         }
     });
@@ -148,12 +147,12 @@ void set_argument(const expression& owner,
     };
     if (!(is_known(policies) || ...)) {
         (append_names(policies), ...);
-        fail("policy ",
+        fail({"policy ",
              owner.name,
              ": there is no parameter ",
              in_quotes(value.key),
              "; it has ",
-             more.empty() ? std::string("none") : join(more, ", "));
+             more.empty() ? std::string("none") : join(more, ", ")});
     }
     require_plain(owner, value);
     static_cast<void>((set_parameter(policies, owner.name, value.key, value.text) || ...));
@@ -169,12 +168,12 @@ void set_arguments(const expression& text, Ps&... policies) {
 
 inline void require_no_positional(const expression& text, std::string_view instead) {
     if (!text.positional.empty()) {
-        fail("policy ",
+        fail({"policy ",
              text.name,
              ": ",
              in_quotes(text.positional.front().text),
              " has no name; write ",
-             instead);
+             instead});
     }
 }
 

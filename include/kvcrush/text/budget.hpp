@@ -16,7 +16,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -34,7 +33,7 @@ struct keep_parameters {
     double mib = 0.0;
     static constexpr auto parameters() {
         using self = keep_parameters;
-        return std::tuple{
+        return parameter_list{
             parameter{"ratio", &self::ratio, "share of the tokens seen, in (0, 1]"},
             parameter{"tokens", &self::tokens, "tokens per kv head, on average over the heads"},
             parameter{"bytes", &self::bytes, "share of the bytes in f16, in (0, 1]"},
@@ -101,7 +100,7 @@ struct when_parameters {
     std::size_t rows = compression_trigger{}.rows;
     static constexpr auto parameters() {
         using self = when_parameters;
-        return std::tuple{
+        return parameter_list{
             parameter{"every", &self::every, "tokens between two compressions"},
             parameter{"rows",
                       &self::rows,

@@ -80,14 +80,14 @@ private:
                 return name;
             }
         }
-        fail("policy ",
+        fail({"policy ",
              text_.name,
              ": ",
              value.key,
              " is ",
              in_quotes(value.name),
              "; allowed: ",
-             join(allowed, "|"));
+             join(allowed, "|")});
     }
 
     [[nodiscard]] static any_scorer scorer_of(const expression& value) {

@@ -156,14 +156,14 @@ private:
     }
 
     [[noreturn]] void fail_here(std::string_view expected) const {
-        fail("policy ",
+        fail({"policy ",
              in_quotes(text_),
              ": at character ",
              place_ + 1,
              " there is ",
              place_ < text_.size() ? in_quotes(text_.substr(place_, 1)) : "nothing more",
              "; expected ",
-             expected);
+             expected});
     }
 
     std::string_view text_;

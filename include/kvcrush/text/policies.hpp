@@ -124,7 +124,7 @@ private:
     }
 
     [[noreturn]] static void fail_unknown(std::string_view name) {
-        fail("policy ",
+        fail({"policy ",
              in_quotes(name),
              " is unknown; allowed: full, ",
              join(Catalogue::scorers::names(), ", "),
@@ -138,7 +138,7 @@ private:
              join(Catalogue::model_allocators::names(), "(POLICY), "),
              "(POLICY), ",
              join(Catalogue::presets::names(), ", "),
-             ", and POLICY+codec(...)");
+             ", and POLICY+codec(...)"});
     }
 
     recipe& result_;

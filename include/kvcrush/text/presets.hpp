@@ -10,7 +10,6 @@
 
 #include <cstdint>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -27,7 +26,7 @@ struct auto_preset {
 
     static constexpr auto parameters() {
         using self = auto_preset;
-        return std::tuple{
+        return parameter_list{
             parameter{"bytes",
                       &self::bytes,
                       "keep ratios are shares of the f16 bytes, and rows are stored in codecs"},
@@ -45,7 +44,7 @@ struct seeded_preset {
     std::uint64_t seed = 0;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"seed", &seeded_preset::seed, "of the random signs"}};
+        return parameter_list{parameter{"seed", &seeded_preset::seed, "of the random signs"}};
     }
     void validate() const {}
 };

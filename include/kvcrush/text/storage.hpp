@@ -21,7 +21,6 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -38,7 +37,7 @@ struct storage_parameters {
     bool exact = false;
     static constexpr auto parameters() {
         using self = storage_parameters;
-        return std::tuple{
+        return parameter_list{
             parameter{"window", &self::window, "newest rows that stay f16 while a text goes on"},
             parameter{"sink_rows", &self::sink_rows, "first rows, which are stored in sinks=CODEC"},
             parameter{
@@ -52,7 +51,7 @@ struct storage_parameters {
 struct tier_parameters {
     double share = 0.5;
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"share", &tier_parameters::share, "part of the kept tokens in k and v"}};
     }
 };
@@ -89,13 +88,13 @@ void parse_codec(const expression& text, const Use& use) {
             use(turned);
         });
     } else {
-        fail("codec ",
+        fail({"codec ",
              in_quotes(text.name),
              " is unknown here; allowed: ",
              join(plain::names(), ", "),
              ", ",
              join(own::names(), ", "),
-             ", hadamard(CODEC), mean_centred(CODEC)");
+             ", hadamard(CODEC), mean_centred(CODEC)"});
     }
 }
 

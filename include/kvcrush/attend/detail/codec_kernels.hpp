@@ -30,6 +30,7 @@
 #include <kvcrush/core/types.hpp>
 #include <kvcrush/simd/isa.hpp>
 
+#include <concepts>
 #include <cstddef>
 #include <limits>
 #include <type_traits>
@@ -224,7 +225,9 @@ struct row_kernels_for<q5_1_codec> : detail::loaded_rows<detail::q5_1_rows_avx51
 /// Tables of codebooks know how many bits there are.
 template <>
 struct row_kernels_for<codebook_row_codec> {
-    static void take(const codebook_row_codec& codec, arithmetic how, row_kernels& table) noexcept {
+    // A template, like those of the others, so that kernels are made only where somebody asks for them.
+    template <std::same_as<codebook_row_codec> C>
+    static void take(const C& codec, arithmetic how, row_kernels& table) noexcept {
         detail::with_codebook_bits(codec.bits, [&](auto bits) {
             using rows = detail::loaded_rows<detail::codebook_rows_avx512<bits>,
                                              detail::no_kernels,

@@ -6,7 +6,7 @@
 /// bits a code has. Everything else is common.
 #pragma once
 
-#include <kvcrush/codec/finite_rows.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/core/types.hpp>
 
 #include <algorithm>

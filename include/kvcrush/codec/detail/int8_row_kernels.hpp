@@ -3,7 +3,7 @@
 /// Rows of int8_row with AVX2 and AVX-512, bit for bit what the scalar code makes of them.
 #pragma once
 
-#include <kvcrush/codec/finite_rows.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/simd/detail/lanes.hpp>
 #include <kvcrush/simd/largest_magnitude.hpp>
