@@ -27,7 +27,7 @@ struct sieve_scorer {
     std::size_t every = 10;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"every", &sieve_scorer::every, "tokens from one to the next"}};
+        return parameter_list{parameter{"every", &sieve_scorer::every, "tokens from one to the next"}};
     }
     void validate() const { detail::require(every > 0, "sieve: every is 0; it must be 1 or more"); }
 
@@ -88,6 +88,11 @@ TEST(Catalogue, ListsShowThem) {
     EXPECT_EQ(sieve->parameters[0].value, "10");
     EXPECT_EQ(sieve->parameters[0].allowed, "a whole number");
     EXPECT_THAT(split_recipes<my_catalogue>("all"), testing::Contains("sieve"));
+    EXPECT_EQ(std::count_if(help.begin(),
+                            help.end(),
+                            [](const policy_help& entry) { return entry.name == "knorm"; }),
+              1)
+        << "replaced";
 }
 
 } // namespace
