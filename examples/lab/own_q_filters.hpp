@@ -9,7 +9,7 @@
 
 #include <cstddef>
 #include <string_view>
-#include <tuple>
+
 #include <vector>
 
 namespace lab {
@@ -20,7 +20,7 @@ struct own_q_filters {
     static constexpr std::string_view name = kvcrush::q_filters_scorer::name;
     static constexpr std::string_view about = kvcrush::q_filters_scorer::about;
     static constexpr bool needs_attention = false;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return kvcrush::parameter_list{}; }
     void validate() const {}
 
     /// [num_kv_heads, head_dim], once it is told where it is used.

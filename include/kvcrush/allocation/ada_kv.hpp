@@ -62,6 +62,8 @@ struct enum_names<ada_kv_form> {
 ///        the window out; kvpress counts it in and protects it by its scores.
 struct ada_kv_allocator {
     static constexpr std::string_view name = "ada_kv";
+    static constexpr std::string_view about =
+        "what its base says, with more tokens in heads that need more of them";
 
     ada_kv_form form = ada_kv_form::pooled;
     /// Part of the even share that every head keeps at least, in [0, 1]. `alpha`, 0.2 in the authors' code and kvpress,

@@ -184,6 +184,8 @@ struct enum_names<baklava_form> {
 ///      baklava_search(). The paper does not give formulas: these are ours.
 struct baklava {
     static constexpr std::string_view name = "baklava";
+    static constexpr std::string_view about =
+        "what its base says, with more tokens in heads that turn their input most";
 
     baklava_form form = baklava_form::proportional;
     /// Powers of the importance of a head and of the factor of its layer, not negative.

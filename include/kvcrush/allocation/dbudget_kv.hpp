@@ -38,6 +38,8 @@ inline namespace v0 {
 ///       paper's own ablation.
 struct dbudget_kv {
     static constexpr std::string_view name = "dbudget_kv";
+    static constexpr std::string_view about =
+        "sinks and as many recent tokens as a layer's attention needs; takes no budget";
 
     /// Part of the norm that may be lost, in [0, 1]. `T`, 0.01 in the paper.
     double threshold = 0.01;

@@ -99,6 +99,8 @@ struct duo_attention {
 ///      recent tokens are protected.
 struct head_level {
     static constexpr std::string_view name = "head_level";
+    static constexpr std::string_view about =
+        "everything in the heads with the largest scores, sinks and recent tokens in the others";
 
     /// No head keeps a part: the total may stay below the budget.
     bool whole_heads = false;

@@ -55,6 +55,8 @@ struct enum_names<pyramid_rule> {
 ///      observation window.
 struct pyramid_kv {
     static constexpr std::string_view name = "pyramid_kv";
+    static constexpr std::string_view about =
+        "what its base says, with more tokens in low layers than in high ones";
 
     /// How much more than the last layer the average one keeps, 1 or more: steepness. 20 in the authors' code.
     double beta = 20.0;

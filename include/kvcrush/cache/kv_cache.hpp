@@ -160,8 +160,8 @@ public:
                 std::span<float> output,
                 const attend_options& options = {},
                 E&& execute = {}) {
-        kv_sequence& from = layers_[checked(layer)];
-        from.attend_in(workspace_, queries, output, options, std::forward<E>(execute));
+        require_own(layer, queries);
+        layers_[layer].attend_in(workspace_, queries, output, options, std::forward<E>(execute));
         observe(layer, queries);
     }
 
@@ -219,6 +219,8 @@ private:
         return {{extent.num_kv_heads, rows, extent.key_dim, extent.value_dim}, shape_.num_q_heads};
     }
     [[nodiscard]] query_view view_of(std::span<const float> queries) const;
+    void require_own(std::size_t layer, const query_view& queries) const;
+    void require_own(const std::vector<layer_choice>& choice) const;
     void encode_old_rows(kv_sequence& layer) const;
     void forget_queries(std::size_t layer);
     [[nodiscard]] std::size_t tokens_of(const compress_request& request) const;

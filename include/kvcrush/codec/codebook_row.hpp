@@ -5,6 +5,7 @@
 #pragma once
 
 #include <kvcrush/codec/codec.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/codec/lloyd_max.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
@@ -16,7 +17,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string_view>
 #include <type_traits>
@@ -126,7 +126,7 @@ private:
                                   std::span<std::byte> bytes,
                                   simd::isa at_most) const noexcept {
         const double squares = simd::square_sum(row, at_most);
-        if (!(squares < std::numeric_limits<double>::infinity())) {
+        if (!detail::is_finite(squares)) {
             return false;
         }
         const double norm = std::sqrt(squares);

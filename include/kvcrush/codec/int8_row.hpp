@@ -5,6 +5,7 @@
 
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/detail/int8_row_kernels.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/parameter.hpp>
@@ -60,7 +61,7 @@ struct int8_row_codec {
         }
 #endif
         const float largest = simd::largest_magnitude(rows, rung);
-        if (!std::isfinite(largest)) {
+        if (!detail::is_finite(largest)) {
             return false;
         }
         const float scale = largest / 127.0F;

@@ -4,14 +4,16 @@
 #pragma once
 
 #include <kvcrush/codec/codec.hpp>
-#include <kvcrush/codec/finite_rows.hpp>
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/core/parameter.hpp>
+#include <kvcrush/core/policy_text.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace kvcrush {
@@ -36,6 +38,8 @@ struct mean_centred_codec {
     Inner inner{};
 
     static constexpr auto parameters() { return parameter_list{}; }
+    /// "q4_0"
+    [[nodiscard]] std::string arguments() const { return policy_text(inner); }
     void validate() const { inner.validate(); }
     void validate_for(std::size_t dim) const { inner.validate_for(dim); }
 

@@ -7,7 +7,6 @@
 #include <kvcrush/grouping/picker.hpp>
 
 #include <cstddef>
-#include <cstdint>
 #include <string_view>
 
 namespace kvcrush {
@@ -23,9 +22,7 @@ struct linspace_picker {
 
     [[nodiscard]] constexpr std::size_t
     rank(std::size_t i, std::size_t candidates, std::size_t picks) const noexcept {
-        return picks < 2
-                   ? 0
-                   : static_cast<std::size_t>(std::uint64_t{i} * (candidates - 1) / (picks - 1));
+        return picks < 2 ? 0 : detail::share_of(i, candidates - 1, picks - 1);
     }
 };
 static_assert(RankPicker<linspace_picker>);

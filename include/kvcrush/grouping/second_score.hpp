@@ -4,9 +4,11 @@
 #pragma once
 
 #include <kvcrush/core/parameter.hpp>
+#include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/grouping/picker.hpp>
 
+#include <string>
 #include <string_view>
 
 namespace kvcrush {
@@ -25,6 +27,8 @@ struct second_score_picker {
     Second second{};
 
     static constexpr auto parameters() { return parameter_list{}; }
+    /// "second=h2o(last=256)"
+    [[nodiscard]] std::string arguments() const { return "second=" + policy_text(second); }
     /// @throws std::invalid_argument from the scorer
     void validate() const { second.validate(); }
 };

@@ -153,7 +153,7 @@ struct keyformer_scorer {
     /// The noise on one logit.
     [[nodiscard]] float
     noise_of(std::size_t head, std::size_t query, std::size_t token) const noexcept {
-        const std::uint64_t stream = (static_cast<std::uint64_t>(head) << 32) | query;
+        const std::uint64_t stream = (std::uint64_t{head} << 32) | query;
         // Half a step above the 24 random bits: neither 0 nor 1, so that both logarithms are finite.
         const double unit = static_cast<double>(random_unit(seed, stream, token)) + 0x1p-25;
         return -std::log(static_cast<float>(-std::log(unit)));

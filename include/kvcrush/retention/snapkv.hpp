@@ -39,7 +39,7 @@ struct enum_names<pooling_order> {
 
 /// Scores a token by what the last queries attend to, smoothed over its neighbours.
 ///
-///     mass[h, j]       = sum over the last `window` queries of softmax(q k / sqrt(head_dim))[h, i, j]
+///     mass[h, j]       = mean over the last `window` queries of softmax(q k / sqrt(head_dim))[h, i, j]
 ///     importance[k, j] = pool over j of mean of mass over the query heads of kv head k
 ///
 /// The tokens of the window itself are not pooled; they score as high as the best token before them, so that a window
@@ -47,7 +47,7 @@ struct enum_names<pooling_order> {
 /// @note A window longer than the question that ends the prompt loses the question: 8 to 16 for answering, 32 for
 ///       continuing text.
 /// @note O(num_q_heads * window * seq_len * head_dim)
-/// @see  SnapKV, arXiv:2404.14469. Deviations: one set per kv head (the authors repeat kv heads and keep one set per
+/// @see  SnapKV, arXiv:2404.14469. Deviations: means over the window (the authors sum, which ranks alike); one set per kv head (the authors repeat kv heads and keep one set per
 ///       query head); max pooling of 7 as in the authors' LongBench runs (their class default is avg 5, window 64).
 struct snapkv_scorer {
     static constexpr std::string_view name = "snapkv";
@@ -113,12 +113,15 @@ struct snapkv_scorer {
                        mass.values(),
                        memory.take<float>(attention_mass_workspace(
                            kv.shape(), window.num_q_heads(), window.num_queries())));
+        divide(mass, window.num_queries());
     }
 
     /// @param[in]  attention  [num_q_heads, >= window, seq_len] weights of the last queries
     /// @param[out] mass       [num_q_heads, seq_len]
     void observe(const attention_view& attention, head_scores mass, scratch) const noexcept {
-        attention_mass(attention.last(observation_window), mass);
+        const attention_view window = attention.last(observation_window);
+        attention_mass(window, mass);
+        divide(mass, window.num_queries());
     }
 
     /// @param[out] scores  [num_kv_heads, seq_len]
@@ -152,6 +155,13 @@ struct snapkv_scorer {
     }
 
 private:
+    static void divide(head_scores mass, std::size_t num_queries) noexcept {
+        const auto count = static_cast<float>((std::max)(num_queries, std::size_t{1}));
+        for (float& value : mass.values()) {
+            value /= count;
+        }
+    }
+
     [[nodiscard]] std::size_t prefix(std::size_t seq_len) const noexcept {
         return seq_len - num_queries(seq_len);
     }

@@ -6,7 +6,9 @@
 #include <kvcrush/allocation/representative_share.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/layer_context.hpp>
 #include <kvcrush/core/parameter.hpp>
+#include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/grouping/anchor.hpp>
 #include <kvcrush/grouping/distance_order.hpp>
 #include <kvcrush/grouping/linspace.hpp>
@@ -24,8 +26,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 
 namespace kvcrush {
@@ -116,6 +118,42 @@ struct kvcrush_selector {
                       "adaptive: less where few tokens are negligible"},
             parameter{"sort", &kvcrush_selector::sort, "order of the distances to pick along"}};
     }
+    static constexpr auto parts() {
+        using self = kvcrush_selector;
+        if constexpr (ScorePicker<Picker>) { // no portrait: neither signature nor anchor
+            return parameter_list{&self::picker};
+        } else {
+            return parameter_list{&self::signature, &self::anchor, &self::picker};
+        }
+    }
+    /// Its parts by name, where they are not the defaults, and parameters: "pick=second_score,second=h2o(last=256)".
+    [[nodiscard]] std::string arguments() const {
+        std::string result;
+        if (Signature::name != head_signature::name) {
+            append_argument(result, std::string("signature=").append(Signature::name));
+        }
+        if (Picker::name != linspace_picker::name) {
+            append_argument(result, std::string("pick=").append(Picker::name));
+        }
+        if constexpr (ScorePicker<Picker>) {
+            append_argument(result, policy_arguments(picker));
+        } else if constexpr (looks_again) {
+            append_argument(result, "bits=" + policy_text(bits));
+        }
+        append_argument(result, changed_parameters(*this, kvcrush_selector{}));
+        return result;
+    }
+    /// The same with anchors of the layer's own, and with the scorer it may hold as it is to be there.
+    [[nodiscard]] kvcrush_selector at_layer(const layer_context& where) const {
+        kvcrush_selector own = *this;
+        own.anchor.seed = detail::seed_at(anchor.seed, where);
+        if constexpr (ScorePicker<Picker>) {
+            own.picker.second = policy_at_layer(picker.second, where);
+        } else if constexpr (looks_again) {
+            own.bits = policy_at_layer(bits, where);
+        }
+        return own;
+    }
 
     /// @throws std::invalid_argument if share lies outside [0, 1], or from the parts
     void validate() const {
@@ -189,7 +227,8 @@ struct kvcrush_selector {
             const second_opinion opinion(
                 picker.second, size_of(request, inputs...), own.memory, inputs...);
             select_each(own, out, [&](const vacancies& of) {
-                opinion.mark_best(of.head, own.area, of.important, of.picks, of.kept, of.memory);
+                opinion.mark_best_of_rest(
+                    of.head, own.area, of.important, of.picks, of.kept, of.memory);
             });
         } else {
             if constexpr (looks_again) {

@@ -7,7 +7,7 @@
 #include <kvcrush/codec/detail/ggml_avx2.hpp>
 #include <kvcrush/codec/detail/ggml_avx512.hpp>
 #include <kvcrush/codec/detail/ggml_format.hpp>
-#include <kvcrush/codec/finite_rows.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/parameter.hpp>
@@ -53,7 +53,8 @@ struct ggml_row_codec {
         const simd::isa rung = simd::usable(at_most);
         // Short rows are looked at by the kernels as they go; nothing may be written of a row that has to be refused.
         const bool looked_at = !Format::has_min && num_blocks <= 4 && rung != simd::isa::scalar;
-        if (!looked_at && !(simd::largest_magnitude(rows, rung) < Format::surely_held)) {
+        if (!looked_at &&
+            !magnitude_below(simd::largest_magnitude(rows, rung), Format::surely_held)) {
             return encode_large(row, num_blocks, bytes.data());
         }
         bool stored = true;
