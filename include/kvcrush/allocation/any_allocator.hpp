@@ -5,6 +5,7 @@
 
 #include <kvcrush/allocation/allocator.hpp>
 #include <kvcrush/allocation/uniform.hpp>
+#include <kvcrush/config.hpp>
 #include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/policy_text.hpp>
 
@@ -116,3 +117,7 @@ static_assert(Allocator<any_allocator>);
 
 } // namespace v0
 } // namespace kvcrush
+
+#if KVCRUSH_EXTERN_INSTANCES
+#    include <kvcrush/allocation/detail/any_allocator_instances.hpp>
+#endif

@@ -7,6 +7,7 @@
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/dense.hpp>
+#include <kvcrush/config.hpp>
 #include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/simd/isa.hpp>
 
@@ -132,3 +133,7 @@ private:
 
 } // namespace v0
 } // namespace kvcrush
+
+#if KVCRUSH_EXTERN_INSTANCES
+#    include <kvcrush/attend/detail/any_codec_instances.hpp>
+#endif

@@ -3,6 +3,7 @@
 /// A scorer that is chosen when a program runs.
 #pragma once
 
+#include <kvcrush/config.hpp>
 #include <kvcrush/core/layer_context.hpp>
 #include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/policy_text.hpp>
@@ -172,3 +173,7 @@ static_assert(AttentionScorer<any_scorer, any_source, query_view>);
 
 } // namespace v0
 } // namespace kvcrush
+
+#if KVCRUSH_EXTERN_INSTANCES
+#    include <kvcrush/retention/detail/any_scorer_instances.hpp>
+#endif

@@ -3,6 +3,7 @@
 /// A selector that is chosen when a program runs.
 #pragma once
 
+#include <kvcrush/config.hpp>
 #include <kvcrush/core/layer_context.hpp>
 #include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/policy_text.hpp>
@@ -147,3 +148,7 @@ private:
 
 } // namespace v0
 } // namespace kvcrush
+
+#if KVCRUSH_EXTERN_INSTANCES
+#    include <kvcrush/select/detail/any_selector_instances.hpp>
+#endif

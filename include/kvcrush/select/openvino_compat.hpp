@@ -32,7 +32,6 @@
 #include <kvcrush/simd/bitmap.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>

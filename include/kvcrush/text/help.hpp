@@ -19,7 +19,6 @@
 #include <kvcrush/text/expression.hpp>
 #include <kvcrush/text/storage.hpp>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -48,15 +47,15 @@ enum class policy_role : std::uint8_t {
 
 template <>
 struct enum_names<policy_role> {
-    static constexpr std::array values{
-        std::pair{std::string_view("baseline"), policy_role::baseline},
-        std::pair{std::string_view("scorer"), policy_role::scorer},
-        std::pair{std::string_view("selector"), policy_role::selector},
-        std::pair{std::string_view("allocator"), policy_role::allocator},
-        std::pair{std::string_view("method"), policy_role::method},
-        std::pair{std::string_view("preset"), policy_role::preset},
-        std::pair{std::string_view("suffix"), policy_role::suffix},
-        std::pair{std::string_view("codec"), policy_role::codec}};
+    static constexpr named_value<policy_role> values[] = {
+        {"baseline", policy_role::baseline},
+        {"scorer", policy_role::scorer},
+        {"selector", policy_role::selector},
+        {"allocator", policy_role::allocator},
+        {"method", policy_role::method},
+        {"preset", policy_role::preset},
+        {"suffix", policy_role::suffix},
+        {"codec", policy_role::codec}};
 };
 
 /// One policy with its parameters.

@@ -17,7 +17,6 @@
 #include <kvcrush/text/arguments.hpp>
 #include <kvcrush/text/expression.hpp>
 
-#include <array>
 #include <cstddef>
 #include <string>
 #include <string_view>
