@@ -122,9 +122,9 @@ TEST(Dequantise, FindsWhatIsNotFinite) {
         put(bytes, bits);
         EXPECT_FALSE(finite(tensor_type::f16, bytes));
         for (const auto& [type, in_block, holds_minimum] :
-             {parameter_list{tensor_type::q8_0, 32U, false},
-              parameter_list{tensor_type::q4_0, 16U, false},
-              parameter_list{tensor_type::q4_1, 16U, true}}) {
+             {std::tuple{tensor_type::q8_0, 32U, false},
+              std::tuple{tensor_type::q4_0, 16U, false},
+              std::tuple{tensor_type::q4_1, 16U, true}}) {
             const auto block = [&](std::uint16_t scale, std::uint16_t minimum) {
                 std::string stored;
                 put(stored, scale);

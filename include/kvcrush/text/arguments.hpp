@@ -152,7 +152,7 @@ void set_argument(const expression& owner,
              ": there is no parameter ",
              in_quotes(value.key),
              "; it has ",
-             more.empty() ? std::string("none") : join(more, ", ")}});
+             more.empty() ? std::string("none") : join(more, ", ")});
     }
     require_plain(owner, value);
     static_cast<void>((set_parameter(policies, owner.name, value.key, value.text) || ...));
