@@ -68,13 +68,8 @@ void measure_window(const experiment& plan,
     kvcrush::kv_cache prefilled = model.make_cache(plan.type);
     const stopwatch watch;
     static_cast<void>(
-<<<<<<< ours
         model.forward(text.context, prefilled, 0, nullptr, [&](std::size_t done, std::size_t all) {
-            steps.at(prefill_weight, static_cast<double>(done) / static_cast<double>(all));
-=======
-        model.forward(text.context, prefilled, 0, &queries, [&](std::size_t done, std::size_t all) {
             steps.at(window_prefill_weight, static_cast<double>(done) / static_cast<double>(all));
->>>>>>> theirs
         }));
     const double prefill_ms = watch.milliseconds();
     steps.finish(window_prefill_weight);
