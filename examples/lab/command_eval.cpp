@@ -6,9 +6,8 @@
 #include "error.hpp"
 #include "evaluation.hpp"
 #include "evaluation_report.hpp"
-#include "expression.hpp"
 #include "filler.hpp"
-#include "parameters.hpp"
+#include "numbers.hpp"
 #include "progress.hpp"
 #include "task_generators.hpp"
 
@@ -62,7 +61,7 @@ struct chosen_tasks {
 
 [[nodiscard]] chosen_tasks parse_tasks(const std::string& list) {
     chosen_tasks chosen;
-    for (const std::string& name : split_list(list)) {
+    for (const std::string& name : split_at_commas(list)) {
         bool known = name == "all" || name == "lm";
         chosen.lm = chosen.lm || known;
         for (const retrieval_task task : retrieval_tasks) {
@@ -83,9 +82,9 @@ struct chosen_tasks {
 
 [[nodiscard]] std::vector<std::uint64_t> parse_seeds(const std::string& list) {
     std::vector<std::uint64_t> seeds;
-    for (const std::string& text : split_list(list)) {
+    for (const std::string& text : split_at_commas(list)) {
         std::uint64_t seed = 0;
-        if (!parse_value(text, seed)) {
+        if (!parse_number(text, seed)) {
             fail("--seed is ", in_quotes(text), "; allowed: whole numbers from 0");
         }
         if (std::find(seeds.begin(), seeds.end(), seed) == seeds.end()) {

@@ -4,7 +4,6 @@
 #include "compression.hpp"
 #include "error.hpp"
 #include "experiment.hpp"
-#include "expression.hpp"
 #include "generate.hpp"
 
 #include <fmt/format.h>
@@ -12,6 +11,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace lab {
 namespace {
@@ -28,11 +28,18 @@ struct generate_options {
 };
 
 int generate_command(const generate_options& options) {
-    if (options.policy == "all" || split_list(options.policy).size() > 1) {
+    std::vector<policy> policies = parse_policies(options.policy);
+    if (policies.size() != 1) {
         fail("--policy is ", in_quotes(options.policy), "; generate runs one policy at a time");
     }
-    policy how = parse_policy(options.policy);
+    policy& how = policies.front();
+    how.how.when.every = options.compress_every;
     const cache_type type = parse_cache_type(options.cache);
+    if (options.budget > 0 && !how.full()) { // refuse it before the model loads
+        static_cast<void>(kvcrush::budget::tokens(options.budget, how.how.areas)
+                              .tokens_for(options.budget + how.how.areas.num_sink_tokens +
+                                          how.how.areas.num_recent_tokens + 1));
+    }
     const loaded_model loaded(options.model);
     const std::string prompt =
         options.chat
@@ -43,12 +50,6 @@ int generate_command(const generate_options& options) {
         fail("--prompt is empty; it must hold at least one token");
     }
 
-    how.how.when.every = options.compress_every;
-    if (options.budget > 0) { // refuse it before anything is printed
-        how.check_for(loaded.model.config(),
-                      how.within(options.budget, ids.size() + options.max_tokens),
-                      ids.size() + options.max_tokens);
-    }
     kvcrush::kv_cache cache = copy_for(loaded.model.make_cache(type), how);
     std::size_t compressions = 0;
     std::vector<int> seen = ids;

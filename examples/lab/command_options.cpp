@@ -2,8 +2,7 @@
 #include "command_options.hpp"
 
 #include "error.hpp"
-#include "expression.hpp"
-#include "parameters.hpp"
+#include "numbers.hpp"
 #include "progress.hpp"
 #include "report.hpp"
 
@@ -94,9 +93,9 @@ experiment experiment_options::parse_policies_alone() const {
 
 experiment experiment_options::parse() const {
     experiment plan = parse_policies_alone();
-    for (const std::string& text : split_list(keep_ratios)) {
+    for (const std::string& text : split_at_commas(keep_ratios)) {
         double ratio = 0.0;
-        if (!parse_value(text, ratio) || !(ratio > 0.0 && ratio <= 1.0)) {
+        if (!parse_number(text, ratio) || !(ratio > 0.0 && ratio <= 1.0)) {
             fail("--keep-ratio is ", in_quotes(text), "; allowed: numbers in (0, 1]");
         }
         plan.keep_ratios.push_back(ratio);
@@ -122,7 +121,6 @@ loaded_model::loaded_model(const std::string& path)
     : file(path), tokenizer(file), model(llama::load(file)) {}
 
 void loaded_model::prepare(experiment& plan) const {
-    plan.meet(model);
     plan.repeat_request = tokenizer.encode(repeat_request_text);
 }
 

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <kvcrush/text/help.hpp>
+
 #include "commands.hpp"
 #include "policy.hpp"
 
@@ -9,9 +11,9 @@ namespace lab {
 namespace {
 
 int policies_command() {
-    for (const policy_help& entry : list_policies()) {
+    for (const kvcrush::policy_help& entry : list_policies()) {
         fmt::print("{}\n    keeps {}\n", entry.name, entry.about);
-        for (const policy_help::row& row : entry.parameters) {
+        for (const kvcrush::policy_help::row& row : entry.parameters) {
             fmt::print(
                 "    {:<10} = {:<13} {} [{}]\n", row.name, row.value, row.about, row.allowed);
         }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "policy.hpp"
 
-#include "catalogue.hpp"
+#include <kvcrush/recipe_text.hpp>
+#include <kvcrush/text/help.hpp>
+
+#include "own_q_filters.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -32,6 +35,22 @@ void policy::check_for(const model_config& model,
     how.validate_for({shape, model.num_q_heads});
     static_cast<void>(how.tokens_for(
         keep, {tokens, model.head_dim, model.head_dim}, model.num_layers * model.num_kv_heads));
+}
+
+policy parse_policy(std::string_view text) {
+    return {std::string(text), kvcrush::parse_recipe<lab_catalogue>(text)};
+}
+
+std::vector<policy> parse_policies(std::string_view list) {
+    std::vector<policy> policies;
+    for (const std::string& text : kvcrush::split_recipes<lab_catalogue>(list)) {
+        policies.push_back(parse_policy(text));
+    }
+    return policies;
+}
+
+std::vector<kvcrush::policy_help> list_policies() {
+    return kvcrush::list_policies<lab_catalogue>();
 }
 
 } // namespace lab

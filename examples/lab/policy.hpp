@@ -12,6 +12,12 @@
 #include <string_view>
 #include <vector>
 
+namespace kvcrush {
+inline namespace v0 {
+struct policy_help; // of text/help.hpp, which takes long to compile
+} // namespace v0
+} // namespace kvcrush
+
 namespace lab {
 
 /// One line of an experiment: how a cache is compressed.
@@ -47,5 +53,8 @@ struct policy {
 /// A comma-separated list; `all` stands for every policy with its defaults.
 /// @throws std::invalid_argument likewise
 [[nodiscard]] std::vector<policy> parse_policies(std::string_view list);
+
+/// What `kvcrush-lab policies` prints.
+[[nodiscard]] std::vector<kvcrush::policy_help> list_policies();
 
 } // namespace lab

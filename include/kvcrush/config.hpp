@@ -50,6 +50,22 @@
                               "avx512vnni,avx512vbmi,avx2,bmi,bmi2,fma,f16c,popcnt")))
 #endif
 
+/// 0: every source file compiles what it uses of this library, kernels included, which takes most of the time. 1, for a
+/// whole program: what attention, codecs and the policies of presets.hpp are made of is compiled in one source file alone,
+/// and others refer to it. That file is
+///
+///     #define KVCRUSH_DEFINE_INSTANCES
+///     #include <kvcrush/kvcrush.hpp>
+#ifndef KVCRUSH_EXTERN_INSTANCES
+#    define KVCRUSH_EXTERN_INSTANCES 0
+#endif
+/// Begins an explicit instantiation that such programs share.
+#ifdef KVCRUSH_DEFINE_INSTANCES
+#    define KVCRUSH_INSTANCE template
+#else
+#    define KVCRUSH_INSTANCE extern template
+#endif
+
 /// Keeps the throwing path out of line.
 #if defined(__GNUC__)
 #    define KVCRUSH_COLD __attribute__((noinline, cold))

@@ -41,7 +41,6 @@
 #include <kvcrush/codec/codebook_row.hpp>
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/dense.hpp>
-#include <kvcrush/codec/finite_rows.hpp>
 #include <kvcrush/codec/fp8.hpp>
 #include <kvcrush/codec/hadamard.hpp>
 #include <kvcrush/codec/int8_row.hpp>
@@ -63,6 +62,7 @@
 #include <kvcrush/core/concepts.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/executor.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/core/head_range.hpp>
 #include <kvcrush/core/head_scores.hpp>
 #include <kvcrush/core/kv_shape.hpp>

@@ -46,7 +46,8 @@ struct preset {
     budget tokens;
     AllocatorT allocator{};
 
-    operator recipe() const { // NOLINT(google-explicit-constructor): it is the same, chosen at run time
+    operator recipe()
+        const { // NOLINT(google-explicit-constructor): it is the same, chosen at run time
         return {.scorer = scorer,
                 .selector = selector,
                 .allocator = allocator,
@@ -103,21 +104,24 @@ kvcrush_vllm_pages(std::size_t page_size = 16, page_table table = page_table::pe
             budget::tokens(32 + 512 + 128, {32, 128})};
 }
 
+// What follows are templates so that a program compiles what recipes are made of only when it asks for one.
+
 namespace detail {
 
 /// Rows in two tiers: important tokens with keys in 5 bits and values in 4, the others with keys in 3; sinks in 8. Facts
 /// that are asked for later get lost where all keys have 4 bits.
 /// @param share  part of the tokens that is important
-[[nodiscard]] inline row_storage
+template <typename = void>
+[[nodiscard]] row_storage
 two_tiers(std::size_t other_value_bits, double share, std::uint64_t seed) {
     const auto bits = [seed](std::size_t count) {
         return turbo_quant_codec{.bits = count, .seed = seed};
     };
     using centred = mean_centred_codec<turbo_quant_codec>;
-    return {.sinks = {q8_0_codec{}, q8_0_codec{}},
-            .tiers = {{centred{bits(5)}, bits(4), share},
-                      {centred{bits(3)}, bits(other_value_bits)}},
-            .attention = arithmetic::integer};
+    return {
+        .sinks = {q8_0_codec{}, q8_0_codec{}},
+        .tiers = {{centred{bits(5)}, bits(4), share}, {centred{bits(3)}, bits(other_value_bits)}},
+        .attention = arithmetic::integer};
 }
 
 } // namespace detail
@@ -126,7 +130,8 @@ two_tiers(std::size_t other_value_bits, double share, std::uint64_t seed) {
 /// @param seed  of the random signs
 /// @note  head_dim must be a multiple of 32, 1024 at most, here and below.
 /// @see   turbo_quant_codec, mean_centred_codec; measured in the README
-[[nodiscard]] inline recipe four_times(std::uint64_t seed = 0) {
+template <typename = void>
+[[nodiscard]] recipe four_times(std::uint64_t seed = 0) {
     return {.scorer = snapkv_scorer{},
             .selector = horizons_selector{},
             .allocator = ada_kv_allocator{},
@@ -138,14 +143,16 @@ two_tiers(std::size_t other_value_bits, double share, std::uint64_t seed) {
 /// text that goes on; for facts that are asked for later see kvcrush_auto_bytes().
 /// @note  Looks at all queries of the prompt, and remembers them: num_q_heads * head_dim * 4 bytes per token and layer.
 /// @see   glob_scorer; measured in the README
-[[nodiscard]] inline recipe eight_times(std::uint64_t seed = 0) {
+template <typename = void>
+[[nodiscard]] recipe eight_times(std::uint64_t seed = 0) {
     return {.scorer = glob_scorer{},
             .keep = cache_budget::keep_ratio(0.6),
             .rows = detail::two_tiers(2, 0.25, seed)};
 }
 
 /// A sixteenth of the bytes: three tenths of the tokens, stored as in eight_times().
-[[nodiscard]] inline recipe sixteen_times(std::uint64_t seed = 0) {
+template <typename = void>
+[[nodiscard]] recipe sixteen_times(std::uint64_t seed = 0) {
     return {.scorer = glob_scorer{},
             .keep = cache_budget::keep_ratio(0.292),
             .rows = detail::two_tiers(2, 0.25, seed)};
@@ -155,7 +162,8 @@ two_tiers(std::size_t other_value_bits, double share, std::uint64_t seed) {
 /// bits, the others in 3. At a quarter of the bytes nearly all tokens stay, and facts are answered as by the full cache.
 /// @param ratio  held / (all tokens seen, in f16), in (0, 1]
 /// @throws std::invalid_argument if it lies elsewhere
-[[nodiscard]] inline recipe kvcrush_auto_bytes(double ratio = 0.25, std::uint64_t seed = 0) {
+template <typename = void>
+[[nodiscard]] recipe kvcrush_auto_bytes(double ratio = 0.25, std::uint64_t seed = 0) {
     return {.scorer = snapkv_scorer{},
             .selector = horizons_selector{},
             .allocator = ada_kv_allocator{},

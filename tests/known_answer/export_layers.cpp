@@ -8,7 +8,6 @@
 
 #include "files.hpp"
 #include "gguf.hpp"
-#include "kv_cache.hpp"
 #include "model.hpp"
 #include "weights.hpp"
 #include "window.hpp"
@@ -23,6 +22,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <iterator>
 #include <limits>
 #include <span>
 #include <string>
@@ -70,29 +70,18 @@ private:
     std::string data_;
 };
 
-/// [tokens, heads, dim] to [heads, tokens, dim]
-[[nodiscard]] std::vector<f16>
-heads_first(std::span<const float> in, std::size_t tokens, std::size_t heads, std::size_t dim) {
-    std::vector<f16> out(in.size());
-    for (std::size_t t = 0; t < tokens; ++t) {
-        for (std::size_t h = 0; h < heads; ++h) {
-            for (std::size_t d = 0; d < dim; ++d) {
-                out[(h * tokens + t) * dim + d] =
-                    kvcrush::from_float<f16>(in[(t * heads + h) * dim + d]);
-            }
+/// [heads, tokens, dim]
+[[nodiscard]] std::vector<f16> heads_first(const kvcrush::query_view& queries) {
+    std::vector<f16> out;
+    for (std::size_t h = 0; h < queries.num_q_heads(); ++h) {
+        for (std::size_t t = 0; t < queries.num_queries(); ++t) {
+            std::transform(queries.row(h, t),
+                           queries.row(h, t) + queries.head_dim(),
+                           std::back_inserter(out),
+                           kvcrush::to_f16);
         }
     }
     return out;
-}
-
-template <typename T>
-[[nodiscard]] std::vector<T> joined(std::size_t heads, const auto& rows_of) {
-    std::vector<T> all;
-    for (std::size_t h = 0; h < heads; ++h) {
-        const std::span<const T> rows = rows_of(h);
-        all.insert(all.end(), rows.begin(), rows.end());
-    }
-    return all;
 }
 
 /// The output projection in eight bits: w = scale[row] * q. Programs that read it use these weights, not the model's.
@@ -124,31 +113,33 @@ void export_layers(const std::string& model_path,
     const lab::window text = lab::read_windows(windows_path).at(0);
     const std::span<const int> ids = std::span(text.context).first(num_tokens);
 
-    lab::kv_cache cache = model.make_cache(lab::cache_type::f16);
-    lab::query_log queries;
-    static_cast<void>(model.forward(ids, cache, 0, &queries));
+    kvcrush::kv_cache cache = model.make_cache(lab::cache_type::f16);
+    static_cast<void>(model.forward(ids, cache, 0));
 
     tensor_file file;
     file.note("model", gguf.name());
     file.note("text", "the first " + std::to_string(num_tokens) + " tokens of " + text.name);
     file.note("rope_theta", std::to_string(config.rope_theta));
     for (const std::size_t layer : layers) {
-        const auto& held = cache.layers<f16>().at(layer);
+        const kvcrush::sequence_access access(cache.layer(layer), cache.queries(layer));
         const std::string name = "layer" + std::to_string(layer) + ".";
         const std::vector<std::size_t> shape{config.num_kv_heads, num_tokens, config.head_dim};
-        file.add<f16>(
-            name + "keys", "F16", shape, joined<f16>(config.num_kv_heads, [&](std::size_t h) {
-                return held.keys(h);
-            }));
-        file.add<f16>(
-            name + "values", "F16", shape, joined<f16>(config.num_kv_heads, [&](std::size_t h) {
-                return held.values(h);
-            }));
-        file.add<f16>(
-            name + "queries",
-            "F16",
-            {config.num_q_heads, num_tokens, config.head_dim},
-            heads_first(queries.layers.at(layer), num_tokens, config.num_q_heads, config.head_dim));
+        std::vector<float> keys(num_tokens * config.head_dim);
+        std::vector<float> values(keys.size());
+        std::vector<f16> all_keys;
+        std::vector<f16> all_values;
+        for (std::size_t head = 0; head < config.num_kv_heads; ++head) {
+            access.read_keys(head, 0, num_tokens, keys.data());
+            access.read_values(head, 0, num_tokens, values.data());
+            std::ranges::transform(keys, std::back_inserter(all_keys), kvcrush::to_f16);
+            std::ranges::transform(values, std::back_inserter(all_values), kvcrush::to_f16);
+        }
+        file.add<f16>(name + "keys", "F16", shape, all_keys);
+        file.add<f16>(name + "values", "F16", shape, all_values);
+        file.add<f16>(name + "queries",
+                      "F16",
+                      {config.num_q_heads, num_tokens, config.head_dim},
+                      heads_first(cache.queries(layer).last(num_tokens)));
     }
     add_projection(file,
                    "layer" + std::to_string(projected_layer) + ".output",

@@ -250,18 +250,28 @@ constexpr area_sizes nothing{0, 0};
 /// Runs a selector on scores that kvpress recorded, nothing being protected but by them.
 template <typename SelectorT, typename... Inputs>
 [[nodiscard]] selection select_from(const SelectorT& selector,
-                                    const recorded<float>& scores,
+                                    const_head_scores scores,
                                     std::span<const std::size_t> counts,
                                     const Inputs&... inputs) {
     selector.validate();
     const problem_size size = layers()[0].size();
-    const const_head_scores given(scores.values(), scores.num_heads(), scores.seq_len());
     test::owned_scratch memory(selector.scratch_bytes(size));
     selection out;
     out.reserve(scores.num_heads(), scores.values().size());
     selector.select(
-        {given, given, areas(nothing, scores.seq_len()), counts, memory.get()}, out, inputs...);
+        {scores, scores, areas(nothing, scores.seq_len()), counts, memory.get()}, out, inputs...);
     return out;
+}
+
+template <typename SelectorT, typename... Inputs>
+[[nodiscard]] selection select_from(const SelectorT& selector,
+                                    const recorded<float>& scores,
+                                    std::span<const std::size_t> counts,
+                                    const Inputs&... inputs) {
+    return select_from(selector,
+                       const_head_scores(scores.values(), scores.num_heads(), scores.seq_len()),
+                       counts,
+                       inputs...);
 }
 
 /// The layers, keep ratios and sets that a selecting press recorded.
@@ -309,10 +319,10 @@ TEST(Kvpress, ExpectedAttention) {
         expect_kept(scorer, press, {4, 0});
         expect_kept(scorer, press, nothing);
     };
-    check({.rope_theta = theta}, "expected_attention");
-    check({.covariance = query_covariance::none, .epsilon = 0.02, .rope_theta = theta},
+    check({.rope = {.theta = theta}}, "expected_attention");
+    check({.covariance = query_covariance::none, .epsilon = 0.02, .rope = {.theta = theta}},
           "expected_attention_mean");
-    check({.num_future = 37, .value_norms = false, .rope_theta = theta},
+    check({.num_future = 37, .value_norms = false, .rope = {.theta = theta}},
           "expected_attention_plain");
 }
 
@@ -443,21 +453,21 @@ TEST(Kvpress, StreamingLlm) {
     }
 }
 
-// kvpress takes the mean over the window where this library sums, and lifts the window above all tokens where this
-// library lets it tie with the best; protected as recent tokens it stays in both.
+// kvpress lifts the window above all tokens where this library lets it tie with the best; protected as recent tokens it
+// stays in both.
 TEST(Kvpress, Snapkv) {
     for (const pooling_order order : {pooling_order::reduce_first, pooling_order::pool_first}) {
         const snapkv_scorer defaults{.observation_window = 64,
                                      .pool = pooling::avg,
                                      .pooling_kernel_size = 5,
                                      .order = order};
-        expect_all_scores(defaults, "snapkv", 64.0, {0, 233 - 64});
+        expect_all_scores(defaults, "snapkv", 1.0, {0, 233 - 64});
         expect_kept(defaults, "snapkv", {0, 64});
         const snapkv_scorer narrow{.observation_window = 16,
                                    .pool = pooling::avg,
                                    .pooling_kernel_size = 7,
                                    .order = order};
-        expect_all_scores(narrow, "snapkv_w16_k7", 16.0, {0, 233 - 16});
+        expect_all_scores(narrow, "snapkv_w16_k7", 1.0, {0, 233 - 16});
         expect_kept(narrow, "snapkv_w16_k7", {0, 16});
     }
 }
@@ -480,15 +490,22 @@ TEST(Kvpress, Tova) {
     expect_kept(tova_scorer{}, "tova", {0, 1});
 }
 
-// kvpress keeps whole chunks, this library as many tokens as it is asked for: asked for the tokens of those chunks, it
-// keeps the same ones.
+// kvpress keeps whole chunks, this library as many tokens as it is asked for: asked for the tokens of those chunks, or for
+// whole chunks, it keeps the same ones.
 TEST(Kvpress, ChunkKv) {
     const auto check = [](const std::string& press, const std::string& base, std::size_t chunk) {
-        for_each_set(press, [&](std::size_t place, int, const auto& theirs) {
+        for_each_set(press, [&](std::size_t place, int percent, const auto& theirs) {
             const selection ours = select_from(
                 chunk_kv_selector{.chunk_size = chunk}, scores_of(base, place), counts_of(theirs));
+            const std::vector<std::size_t> budgets(
+                theirs.num_heads(), budget::keep_ratio(percent / 100.0, nothing).tokens_for(233));
+            const selection whole =
+                select_from(chunk_kv_selector{.chunk_size = chunk, .whole = true},
+                            scores_of(base, place),
+                            budgets);
             for (std::size_t head = 0; head < theirs.num_heads(); ++head) {
                 EXPECT_EQ(test::list(ours.kept(head)), tokens_of(theirs.row(head)));
+                EXPECT_EQ(test::list(whole.kept(head)), tokens_of(theirs.row(head)));
             }
         });
     };
@@ -564,6 +581,23 @@ TEST(Kvpress, CriticalKv) {
             select_from(selector{.norms = given}, scores_of("snapkv", place), counts_of(theirs)),
             theirs);
     });
+    // Both at their own scales: the window is protected here and lifted there.
+    const snapkv_scorer scorer{
+        .observation_window = 64, .pool = pooling::avg, .pooling_kernel_size = 5};
+    for_each_set("critical_kv_snapkv", [&](std::size_t place, int, const auto& theirs) {
+        const recorded<float> recorded_scores = scores_of("snapkv", place);
+        std::vector<float> ours = scores_with(scorer, layers()[place]);
+        for (std::size_t head = 0; head < recorded_scores.num_heads(); ++head) {
+            const std::span<const float> lifted = recorded_scores.row(head).last(64);
+            std::copy(lifted.begin(),
+                      lifted.end(),
+                      ours.begin() + static_cast<std::ptrdiff_t>(head * 233 + 233 - 64));
+        }
+        expect_same(select_from(selector{.norms = given},
+                                const_head_scores(ours, theirs.num_heads(), theirs.seq_len()),
+                                counts_of(theirs)),
+                    theirs);
+    });
     for_each_set(
         "critical_kv_observed_attention_f25", [&](std::size_t place, int, const auto& theirs) {
             expect_same(select_from(selector{.first_stage = 0.25, .epsilon = 1e-3, .norms = given},
@@ -636,9 +670,8 @@ TEST(Kvpress, KeyRerotation) {
     std::vector<float> values = keys;
     const kv_view<float> kv(keys, values, shape);
     const selection kept = select_with(knorm_scorer{}, of, expected_shape[1], nothing);
-    std::vector<double> frequencies(shape.key_dim / 2);
-    rope_frequencies(std::stod(inputs().metadata("rope_theta")), frequencies);
-    const rope_rotation rotation(frequencies, shape.key_dim);
+    const rope_rotation rotation({.theta = std::stod(inputs().metadata("rope_theta"))},
+                                 shape.key_dim);
     test::owned_scratch memory(rotation.scratch_bytes());
     compact(kv, kept);
     rerotate(kv,

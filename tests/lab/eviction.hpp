@@ -1,63 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Takes rows away from a cache in two ways that must agree: hidden where they are, and really removed.
+/// Takes rows away from a cache, and looks at those that stay.
 #pragma once
 
-#include "kv_cache.hpp"
+#include <kvcrush/cache/kv_cache.hpp>
+#include <kvcrush/core/selection.hpp>
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <random>
+#include <span>
 #include <vector>
 
 namespace lab_test {
 
-/// Evicts other rows in every layer and head, and another number of them; the first head of the first layer keeps
-/// none, the second one keeps all.
-inline void evict_at_random(lab::kv_cache& masked, lab::kv_cache& compacted, std::uint32_t seed) {
+/// Other rows in every layer and head, and another number of them; the first head of the first layer keeps none, the second
+/// one keeps all.
+inline std::vector<kvcrush::layer_choice> random_choice(const kvcrush::kv_cache& cache,
+                                                        std::uint32_t seed) {
     std::mt19937 random(seed);
-    std::vector<std::vector<std::vector<std::uint8_t>>> hidden; // [layer][head][row]
-    masked.visit([&](auto& layers) {
-        for (auto& layer : layers) {
-            hidden.emplace_back();
-            for (std::size_t head = 0; head < layer.num_kv_heads(); ++head) {
-                const auto share = hidden.size() > 1 ? random() % 101
-                                   : head == 0       ? 100U
-                                   : head == 1       ? 0U
-                                                     : 50U;
-                std::vector<std::uint8_t> mask(layer.rows(head));
-                for (auto& row : mask) {
-                    row = static_cast<std::uint8_t>(random() % 100 < share);
+    std::vector<kvcrush::layer_choice> choice(cache.num_layers());
+    for (std::size_t l = 0; l < choice.size(); ++l) {
+        const std::size_t heads = cache.shape().num_kv_heads;
+        choice[l].kept.reserve(heads, heads * cache.longest_head());
+        for (std::size_t head = 0; head < heads; ++head) {
+            const auto share = l > 0 ? random() % 101 : head == 0 ? 0U : head == 1 ? 100U : 50U;
+            for (std::size_t row = 0; row < cache.layer(l).rows(head); ++row) {
+                if (random() % 100 < share) {
+                    choice[l].kept.extend(1)[0] = static_cast<kvcrush::token_index>(row);
                 }
-                layer.hidden(head) = mask;
-                hidden.back().push_back(mask);
             }
+            choice[l].kept.end_head();
         }
-    });
-    compacted.visit([&](auto& layers) {
-        for (std::size_t i = 0; i < layers.size(); ++i) {
-            auto& layer = layers[i];
-            for (std::size_t head = 0; head < layer.num_kv_heads(); ++head) {
-                const auto dim = static_cast<std::ptrdiff_t>(layer.head_dim());
-                std::size_t kept = 0;
-                for (std::size_t row = 0; row < hidden[i][head].size(); ++row) {
-                    if (hidden[i][head][row] != 0) {
-                        continue;
-                    }
-                    const auto from = static_cast<std::ptrdiff_t>(row) * dim;
-                    const auto to = static_cast<std::ptrdiff_t>(kept) * dim;
-                    std::copy_n(
-                        layer.keys(head).begin() + from, dim, layer.keys(head).begin() + to);
-                    std::copy_n(
-                        layer.values(head).begin() + from, dim, layer.values(head).begin() + to);
-                    layer.positions(head)[kept++] = layer.positions(head)[row];
-                }
-                layer.keep_first(head, kept);
-            }
-        }
-    });
+    }
+    return choice;
+}
+
+/// Positions of the rows of a head, ascending.
+inline std::vector<std::size_t>
+positions_of(const kvcrush::kv_cache& cache, std::size_t layer, std::size_t head) {
+    std::vector<std::size_t> positions;
+    for (const auto& place : cache.layer(layer).heads()[head].by_age()) {
+        positions.push_back(place.position);
+    }
+    return positions;
+}
+
+/// Keys or values of a head by age, decoded: [rows, dim].
+inline std::vector<float>
+rows_of(const kvcrush::kv_cache& cache, std::size_t layer, std::size_t head, bool keys) {
+    const kvcrush::stored_head& from = cache.layer(layer).heads()[head];
+    const std::size_t dim = cache.shape().head_dim;
+    std::vector<float> rows(from.rows() * dim);
+    std::vector<float> room(from.read_room());
+    std::span<float> left(rows);
+    for (const auto& place : from.by_age()) {
+        keys ? from.read_key(place.row, left.first(dim), room)
+             : from.read_value(place.row, left.first(dim), room);
+        left = left.subspan(dim);
+    }
+    return rows;
 }
 
 /// The largest difference of two equally long lists; infinite if one holds a NaN.

@@ -13,7 +13,7 @@ namespace {
 
 using lab::cache_type;
 using lab::generation_options;
-using lab::kv_cache;
+using kvcrush::kv_cache;
 using lab::llama;
 
 TEST(MostLikely, TakesTheFirstOfTheLargestAndNeverNan) {
@@ -58,20 +58,24 @@ TEST(Generate, ShowsEveryTokenBeforeTheModelReadsIt) {
     const llama model = lab_test::load(lab_test::tiny_model().file());
     kv_cache cache = model.make_cache(cache_type::f16);
     std::vector<int> seen;
-    lab::query_log log;
-    generation_options options{.max_new_tokens = 5};
-    options.log = &log;
+    const generation_options options{.max_new_tokens = 5};
     const auto tokens =
         generate(model, cache, std::vector<int>{7, 8}, options, [&](std::size_t number, int token) {
             EXPECT_EQ(number, seen.size());
             EXPECT_EQ(cache.tokens_seen(), 2 + number);
             seen.push_back(token);
-            cache.layers<kvcrush::f16>()[0].keep_first(0, 1); // a cache may be compressed here
+            kvcrush::selection first; // a cache may be compressed here
+            first.reserve(2, 2 * 8);
+            first.extend_range(0, 1);
+            first.end_head();
+            first.extend_range(0, cache.layer(0).rows(1));
+            first.end_head();
+            cache.layer(0).evict(first);
         });
     EXPECT_EQ(seen, tokens);
-    EXPECT_EQ(log.layers.at(0).size(), std::size_t{2 + 4} * 6 * 8);
-    EXPECT_EQ(cache.layers<kvcrush::f16>()[0].rows(0), 1U);
-    EXPECT_EQ(cache.layers<kvcrush::f16>()[1].rows(0), 6U);
+    EXPECT_EQ(cache.layer(0).rows(0), 1U);
+    EXPECT_EQ(cache.layer(0).rows(1), 6U);
+    EXPECT_EQ(cache.layer(1).rows(0), 6U);
 }
 
 TEST(Generate, RefusesWhatCannotFit) {

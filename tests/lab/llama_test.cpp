@@ -15,10 +15,9 @@
 namespace {
 
 using lab::cache_type;
-using lab::kv_cache;
+using kvcrush::kv_cache;
 using lab::llama;
 using lab::matrix;
-using lab_test::evict_at_random;
 using lab_test::largest_difference;
 using lab_test::load;
 using lab_test::tiny_model;
@@ -38,12 +37,11 @@ std::vector<int> random_ids(std::size_t count, std::uint32_t seed = 1) {
 std::vector<float> read_in_pieces(const llama& model,
                                   kv_cache& cache,
                                   std::span<const int> ids,
-                                  const std::vector<std::size_t>& pieces,
-                                  lab::query_log* log = nullptr) {
+                                  const std::vector<std::size_t>& pieces) {
     std::vector<float> logits;
     for (std::size_t i = 0; !ids.empty(); i = (i + 1) % pieces.size()) {
         const auto piece = ids.first((std::min)(pieces[i], ids.size()));
-        const matrix rows = model.forward(piece, cache, piece.size(), log);
+        const matrix rows = model.forward(piece, cache, piece.size());
         logits.insert(logits.end(), rows.data(), rows.data() + rows.rows() * rows.cols());
         ids = ids.subspan(piece.size());
     }
@@ -78,10 +76,10 @@ TEST(Llama, CachesKeysInHalfSplitOrderAtTruePositions) {
     const std::size_t dim = tiny.head_dim;
     for (std::size_t layer = 0; layer < tiny.num_layers; ++layer) {
         for (std::size_t head = 0; head < tiny.num_kv_heads; ++head) {
-            const auto keys = cache.layers<float>()[layer].keys(head);
+            const std::vector<float> keys = lab_test::rows_of(cache, layer, head, true);
             ASSERT_EQ(keys.size(), ids.size() * dim);
             for (std::size_t t = 0; t < ids.size(); ++t) {
-                EXPECT_EQ(cache.layers<float>()[layer].positions(head)[t], t);
+                EXPECT_EQ(lab_test::positions_of(cache, layer, head)[t], t);
                 for (std::size_t i = 0; i < dim;
                      ++i) { // row 2j + s of the file is channel s * dim / 2 + j
                     EXPECT_NEAR(static_cast<double>(keys[t * dim + (i % 2) * dim / 2 + i / 2]),
@@ -98,22 +96,16 @@ TEST(Llama, PiecesOfAPromptMakeNoDifference) {
     const auto ids = random_ids(600); // more than two chunks
     for (const cache_type type : {cache_type::f32, cache_type::f16}) {
         kv_cache whole = model.make_cache(type);
-        lab::query_log whole_log;
-        const auto expected = read_in_pieces(model, whole, ids, {600}, &whole_log);
+        const auto expected = read_in_pieces(model, whole, ids, {600});
         // In f16 a key near the middle of two representable ones may round to either.
         const double bound = type == cache_type::f32 ? tolerance : 5e-3;
         for (const std::vector<std::size_t>& pieces :
              {std::vector<std::size_t>{1}, {256}, {63, 1, 2, 65}}) {
             kv_cache cache = model.make_cache(type);
-            lab::query_log log;
-            const auto logits = read_in_pieces(model, cache, ids, pieces, &log);
+            const auto logits = read_in_pieces(model, cache, ids, pieces);
             EXPECT_LT(largest_difference(logits, expected), bound);
-            ASSERT_EQ(log.layers.size(), 2U);
-            for (std::size_t layer = 0; layer < 2; ++layer) {
-                ASSERT_EQ(log.layers[layer].size(),
-                          std::size_t{600} * 6 * 8); // [tokens, q heads, head_dim]
-                EXPECT_LT(largest_difference(log.layers[layer], whole_log.layers[layer]), bound);
-            }
+            // All queries are remembered: [tokens, q heads, head_dim] of two layers.
+            EXPECT_GE(cache.query_bytes_held(), 2 * std::size_t{600} * 6 * 8 * sizeof(float));
             EXPECT_EQ(cache.tokens_seen(), 600U);
         }
     }
@@ -136,73 +128,6 @@ TEST(Llama, GivesTheLogitsOfTheLastTokens) {
     const matrix none = model.forward({}, cache, 0);
     EXPECT_EQ(none.rows(), 0U);
     EXPECT_EQ(cache.tokens_seen(), 300U);
-}
-
-TEST(Llama, HiddenRowsCountAsRemovedOnes) {
-    const llama model = load(tiny_model().file());
-    const auto ids = random_ids(400);
-    for (const cache_type type : {cache_type::f32, cache_type::f16}) {
-        kv_cache masked = model.make_cache(type);
-        static_cast<void>(model.forward(std::span(ids).first(300), masked, 0));
-        kv_cache compacted = masked;
-        evict_at_random(masked, compacted, 3);
-        EXPECT_LT(compacted.bytes_held(), masked.bytes_held());
-        EXPECT_EQ(compacted.tokens_seen(), 300U);
-        // Enough new tokens for blocks of queries, then single ones.
-        const auto after = std::span(ids).subspan(300);
-        const auto expected = read_in_pieces(model, masked, after, {80, 1});
-        EXPECT_LT(largest_difference(read_in_pieces(model, compacted, after, {80, 1}), expected),
-                  tolerance);
-        compacted.visit([](const auto& layers) {
-            EXPECT_EQ(layers[0].rows(0), 100U); // none of the first 300 was kept
-            EXPECT_EQ(layers[0].positions(0)[0], 300U);
-            EXPECT_EQ(layers[0].rows(1), 400U);
-            EXPECT_EQ(layers[1].positions(1).back(), 399U);
-        });
-    }
-}
-
-TEST(Llama, HidingRowsAgreesWithObviousLoopsInDouble) {
-    const tiny_model tiny;
-    const llama model = load(tiny.file());
-    tiny_reference reference(tiny);
-    const auto ids = random_ids(60);
-    kv_cache cache = model.make_cache(cache_type::f32);
-    static_cast<void>(model.forward(std::span(ids).first(40), cache, 0));
-    std::ranges::for_each(std::span(ids).first(40), [&](int id) { reference.read(id); });
-    std::mt19937 random(5);
-    for (std::size_t layer = 0; layer < 2; ++layer) {
-        for (std::size_t head = 0; head < 2; ++head) {
-            auto& hidden = cache.layers<float>()[layer].hidden(head);
-            hidden.resize(20 + 10 * layer + 10 * head); // rows behind the mask are visible
-            for (std::size_t row = 0; row < hidden.size(); ++row) {
-                if (random() % 3 != 0) {
-                    hidden[row] = 1;
-                    reference.hide(layer, head, row);
-                    // Not even a NaN may be noticed in there.
-                    cache.layers<float>()[layer].keys(head)[row * 8] = NAN;
-                    cache.layers<float>()[layer].values(head)[row * 8] = NAN;
-                }
-            }
-        }
-    }
-    for (const int id : std::span(ids).subspan(40)) {
-        const matrix logits = model.forward({&id, 1}, cache, 1);
-        EXPECT_LT(largest_difference(logits.row(0), reference.read(id)), tolerance);
-    }
-}
-
-TEST(Llama, AMaskThatHidesNothingChangesNothing) {
-    const llama model = load(tiny_model().file());
-    const auto ids = random_ids(50);
-    kv_cache plain = model.make_cache(cache_type::f32);
-    static_cast<void>(model.forward(ids, plain, 0));
-    kv_cache masked = plain;
-    masked.layers<float>()[0].hidden(0).assign(50, 0);
-    masked.layers<float>()[1].hidden(1).assign(10, 0);
-    const matrix a = model.forward(ids, plain, 1);
-    const matrix b = model.forward(ids, masked, 1);
-    EXPECT_EQ(largest_difference(a.row(0), b.row(0)), 0.0);
 }
 
 TEST(Llama, ReportsProgressOfEveryChunk) {
@@ -248,12 +173,12 @@ TEST(Llama, RefusesBadTokensBeforeAnythingChanges) {
     refuses({1, 2}, 3, cache);
     refuses(random_ids(698), 0, cache); // 3 + 698 > 700
     EXPECT_EQ(cache.tokens_seen(), 3U);
-    EXPECT_EQ(cache.layers<float>()[0].rows(0), 3U);
-    kv_cache other_layers(cache_type::f32, 1, 2, 8);
+    EXPECT_EQ(cache.layer(0).rows(0), 3U);
+    kv_cache other_layers({.num_layers = 1, .num_q_heads = 6, .num_kv_heads = 2, .head_dim = 8});
     refuses({1}, 0, other_layers);
-    kv_cache other_heads(cache_type::f32, 2, 3, 8);
+    kv_cache other_heads({.num_layers = 2, .num_q_heads = 6, .num_kv_heads = 3, .head_dim = 8});
     refuses({1}, 0, other_heads);
-    kv_cache other_dim(cache_type::f32, 2, 2, 4);
+    kv_cache other_dim({.num_layers = 2, .num_q_heads = 6, .num_kv_heads = 2, .head_dim = 4});
     refuses({1}, 0, other_dim);
     try {
         static_cast<void>(model.forward(random_ids(698), cache, 0));

@@ -58,7 +58,7 @@ const llama& model() {
 /// What a cache that keeps all says of `answer` after `before`, in one pass over everything.
 answer_score in_one_pass(std::vector<int> before, const std::vector<int>& answer) {
     before.insert(before.end(), answer.begin(), answer.end() - 1);
-    kv_cache cache = model().make_cache(cache_type::f32);
+    kvcrush::kv_cache cache = model().make_cache(cache_type::f32);
     return score_answer(model().forward(before, cache, answer.size()), answer);
 }
 

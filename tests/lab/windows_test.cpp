@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole path on the real model: prefill, compress, continue; against curves of an independent implementation.
-#include "compress.hpp"
+#include "compression.hpp"
+#include "eviction.hpp"
 #include "experiment.hpp"
 #include "gguf.hpp"
 #include "model.hpp"
@@ -83,11 +84,10 @@ TEST(ModelCompression, IsReal) {
                                    known.windows[0].context.begin() + 300);
     const std::vector<int> next(known.windows[0].context.begin() + 300,
                                 known.windows[0].context.begin() + 320);
-    kv_cache prefilled = known.model.make_cache(cache_type::f32);
-    query_log queries;
-    static_cast<void>(known.model.forward(context, prefilled, 0, &queries));
+    kvcrush::kv_cache prefilled = known.model.make_cache(cache_type::f32);
+    static_cast<void>(known.model.forward(context, prefilled, 0));
 
-    const auto difference = [&](kv_cache a, kv_cache b) {
+    const auto difference = [&](kvcrush::kv_cache a, kvcrush::kv_cache b) {
         const matrix x = known.model.forward(next, a, next.size());
         const matrix y = known.model.forward(next, b, next.size());
         double largest = 0.0;
@@ -100,50 +100,41 @@ TEST(ModelCompression, IsReal) {
     };
 
     // Keeping everything changes no logit.
-    kv_cache kept_all = prefilled;
-    const cache_history history{known.model, context, queries};
-    static_cast<void>(compress(
-        kept_all, history, parse_policy("kvcrush(snapkv)"), kvcrush::budget::keep_ratio(1.0)));
+    const policy keeps_all = parse_policy("kvcrush(snapkv)");
+    kvcrush::kv_cache kept_all = copy_for(prefilled, keeps_all);
+    const cache_history history{known.model, context};
+    static_cast<void>(compress(kept_all, history, keeps_all.at(1.0)));
     EXPECT_EQ(difference(prefilled, kept_all), 0.0);
 
     for (const char* text : {"snapkv", "knorm", "kvcrush(h2o,share=0.5)"}) {
-        kv_cache compressed = prefilled;
-        const compression done =
-            compress(compressed, history, parse_policy(text), kvcrush::budget::keep_ratio(0.25));
+        const policy how = parse_policy(text);
+        kvcrush::kv_cache compressed = copy_for(prefilled, how);
+        const timed_compression done = compress(compressed, history, how.at(0.25));
         EXPECT_EQ(done.kept_tokens_mean, 75.0);
         EXPECT_EQ(compressed.tokens_seen(), 300U) << "positions go on at the tokens seen";
 
-        // What is held is what is allocated: rows of K and V in f32 and a position each.
-        std::size_t allocated = 0;
-        for (auto& layer : compressed.layers<float>()) {
-            for (std::size_t head = 0; head < 3; ++head) {
-                EXPECT_EQ(layer.rows(head), 75U);
-                allocated += 75 * (2 * 64 * sizeof(float) + sizeof(std::uint32_t));
-            }
-        }
-        EXPECT_EQ(done.bytes_held, allocated) << text;
+        // What is held is what is allocated: rows of K and V in f32, and a bit per token for positions.
+        EXPECT_EQ(done.bytes_held, 30U * 3 * (75 * 2 * 64 * sizeof(float) + 5 * 8)) << text;
 
-        // A cache with the evicted tokens masked, and NaN nowhere looked at, answers the same.
-        kv_cache masked = prefilled;
-        auto& layers = masked.layers<float>();
-        for (std::size_t l = 0; l < layers.size(); ++l) {
+        // A cache to which the kept rows alone were ever added answers the same.
+        kvcrush::kv_cache rebuilt = known.model.make_cache(cache_type::f32);
+        for (std::size_t l = 0; l < 30; ++l) {
             for (std::size_t head = 0; head < 3; ++head) {
-                std::vector<std::uint8_t>& hidden = layers[l].hidden(head);
-                hidden.assign(300, 1);
+                const std::vector<float> keys = lab_test::rows_of(prefilled, l, head, true);
+                const std::vector<float> values = lab_test::rows_of(prefilled, l, head, false);
                 for (const kvcrush::token_index token : done.kept[l].kept(head)) {
-                    hidden[token] = 0;
+                    ASSERT_TRUE(rebuilt.layer(l).append_row(
+                        head,
+                        std::span(keys).subspan(token * 64, 64),
+                        std::span(values).subspan(token * 64, 64),
+                        token));
                 }
-                for (std::size_t token = 0; token < 300; ++token) {
-                    if (hidden[token] != 0) {
-                        EXPECT_TRUE(
-                            std::none_of(compressed.layers<float>()[l].positions(head).begin(),
-                                         compressed.layers<float>()[l].positions(head).end(),
-                                         [&](std::uint32_t p) { return p == token; }));
-                    }
-                }
+                const auto kept = done.kept[l].kept(head);
+                EXPECT_EQ(lab_test::positions_of(compressed, l, head),
+                          std::vector<std::size_t>(kept.begin(), kept.end()));
             }
         }
-        EXPECT_LT(difference(masked, compressed), 1e-4) << text;
+        EXPECT_LT(difference(rebuilt, compressed), 1e-4) << text;
     }
 }
 

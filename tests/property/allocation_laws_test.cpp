@@ -20,7 +20,6 @@
 #include <numeric>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
 namespace kvcrush {
@@ -55,7 +54,7 @@ struct given_scores {
     static constexpr bool needs_attention = false;
     const std::vector<float>* scores = nullptr;
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
     template <KvSource Kv>
     void score(const Kv&, head_scores out) const noexcept {

@@ -22,7 +22,6 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
 namespace kvcrush {
@@ -64,9 +63,13 @@ TEST(Compressor, ChecksPoliciesWhenItIsBuilt) {
 
 TEST(Compressor, ChecksSizesWhenItPlans) {
     compressor crush(snapkv_scorer{}, kvcrush_selector<>{});
-    EXPECT_EQ(message_of([&] { crush.plan({{4, 100, 8, 8}, 6}, budget::tokens(50)); }),
+    EXPECT_EQ(message_of([&] {
+                  crush.plan({{4, 100, 8, 8}, 6}, budget::tokens(50));
+              }),
               "kvcrush::compressor: num_q_heads is 6; it must be a multiple of num_kv_heads (4)");
-    EXPECT_EQ(message_of([&] { crush.plan({{4, 100, 8, 8}, 0}, budget::tokens(50)); }),
+    EXPECT_EQ(message_of([&] {
+                  crush.plan({{4, 100, 8, 8}, 0}, budget::tokens(50));
+              }),
               "kvcrush::compressor: snapkv looks at attention; num_q_heads is 0 and must be given");
     EXPECT_THROW(crush.plan({{4, 100, 8, 8}, 8}, budget::tokens(35)), std::invalid_argument);
     EXPECT_THROW(
@@ -80,7 +83,9 @@ TEST(Compressor, ChecksSizesWhenItPlans) {
 TEST(Compressor, ChecksWhatTheBitsOfThePortraitNeed) {
     compressor crush(knorm_scorer{}, kvcrush_selector<linspace_picker, snapkv_scorer>{});
     EXPECT_EQ(
-        message_of([&] { crush.plan({{2, 64, 4, 4}, 0}, budget::tokens(50)); }),
+        message_of([&] {
+            crush.plan({{2, 64, 4, 4}, 0}, budget::tokens(50));
+        }),
         "kvcrush::compressor: kvcrush looks at attention; num_q_heads is 0 and must be given");
     EXPECT_NO_THROW(crush.plan({{2, 64, 4, 4}, 4}, budget::tokens(50)));
 }
@@ -232,7 +237,7 @@ TEST(Compressor, HandsOutTheScoresThatDecided) {
 struct forbidden_scorer {
     static constexpr std::string_view name = "forbidden";
     static constexpr bool needs_attention = false;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
     template <KvSource Kv>
     void score(const Kv&, head_scores scores) const noexcept {
@@ -266,7 +271,9 @@ TEST(Compressor, TakesAShapeWhereNobodyReadsRows) {
 
 TEST(Compressor, AsksForChannelsWhereKeysAreRead) {
     compressor crush(knorm_scorer{}, top_k_selector{});
-    EXPECT_EQ(message_of([&] { crush.plan({{2, 60, 0, 0}}, budget::tokens(40)); }),
+    EXPECT_EQ(message_of([&] {
+                  crush.plan({{2, 60, 0, 0}}, budget::tokens(40));
+              }),
               "kvcrush::compressor: knorm reads keys; key_dim is 0 and must be given");
     EXPECT_NO_THROW(crush.plan({{2, 0, 0, 0}}, budget::tokens(40)));
 }

@@ -16,7 +16,6 @@
 #include <kvcrush/simd/rank_cut.hpp>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -25,8 +24,6 @@
 #include <numeric>
 #include <span>
 #include <string_view>
-#include <tuple>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -42,10 +39,9 @@ enum class ada_kv_form {
 
 template <>
 struct enum_names<ada_kv_form> {
-    static constexpr std::array values{
-        std::pair{std::string_view("pooled"), ada_kv_form::pooled},
-        std::pair{std::string_view("mixed"), ada_kv_form::mixed},
-        std::pair{std::string_view("published"), ada_kv_form::published}};
+    static constexpr named_value<ada_kv_form> values[] = {{"pooled", ada_kv_form::pooled},
+                                                          {"mixed", ada_kv_form::mixed},
+                                                          {"published", ada_kv_form::published}};
 };
 
 /// Divides the middle tokens of a layer by one contest over all its heads. With b middle tokens per head on average:
@@ -66,6 +62,8 @@ struct enum_names<ada_kv_form> {
 ///        the window out; kvpress counts it in and protects it by its scores.
 struct ada_kv_allocator {
     static constexpr std::string_view name = "ada_kv";
+    static constexpr std::string_view about =
+        "what its base says, with more tokens in heads that need more of them";
 
     ada_kv_form form = ada_kv_form::pooled;
     /// Part of the even share that every head keeps at least, in [0, 1]. `alpha`, 0.2 in the authors' code and kvpress,
@@ -76,7 +74,7 @@ struct ada_kv_allocator {
     bool normalise = false;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"form", &ada_kv_allocator::form, "pooled, mixed or published rounding"},
             parameter{"floor", &ada_kv_allocator::floor, "part of the even share that is safe"},
             parameter{"normalise",

@@ -5,6 +5,8 @@
 
 #include <kvcrush/allocation/allocator.hpp>
 #include <kvcrush/allocation/uniform.hpp>
+#include <kvcrush/config.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/policy_text.hpp>
 
 #include <cstddef>
@@ -12,7 +14,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -23,7 +24,7 @@ inline namespace v0 {
 class any_allocator {
 public:
     static constexpr std::string_view name = "any_allocator";
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
 
     any_allocator() : any_allocator(uniform_allocator{}) {}
 
@@ -31,7 +32,8 @@ public:
     template <typename P>
         requires(!std::is_same_v<std::remove_cvref_t<P>, any_allocator> &&
                  Allocator<std::remove_cvref_t<P>>)
-    any_allocator(P&& allocator) // NOLINT(google-explicit-constructor): an allocator is one wherever one is asked for
+    any_allocator(
+        P&& allocator) // NOLINT(google-explicit-constructor): an allocator is one wherever one is asked for
         : held_(std::make_shared<const model<std::remove_cvref_t<P>>>(std::forward<P>(allocator))) {
         held_->validate();
     }
@@ -95,8 +97,7 @@ private:
             }
         }
         [[nodiscard]] bool looks_at_scores() const noexcept override { return reads_scores<P>; }
-        [[nodiscard]] std::size_t
-        scratch_bytes(const problem_size& size) const noexcept override {
+        [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept override {
             return allocator_scratch_bytes(policy, size);
         }
         void allocate(const_head_scores scores,
@@ -116,3 +117,7 @@ static_assert(Allocator<any_allocator>);
 
 } // namespace v0
 } // namespace kvcrush
+
+#if KVCRUSH_EXTERN_INSTANCES
+#    include <kvcrush/allocation/detail/any_allocator_instances.hpp>
+#endif

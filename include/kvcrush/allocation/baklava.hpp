@@ -12,7 +12,6 @@
 #include <kvcrush/core/parameter.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
@@ -22,7 +21,6 @@
 #include <numeric>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -55,8 +53,8 @@ enum class group_importance { mean, max };
 
 template <>
 struct enum_names<group_importance> {
-    static constexpr std::array values{std::pair{std::string_view("mean"), group_importance::mean},
-                                       std::pair{std::string_view("max"), group_importance::max}};
+    static constexpr named_value<group_importance> values[] = {{"mean", group_importance::mean},
+                                                               {"max", group_importance::max}};
 };
 
 /// Watches a few prompts and says how important each kv head is.
@@ -170,9 +168,8 @@ enum class baklava_form {
 
 template <>
 struct enum_names<baklava_form> {
-    static constexpr std::array values{
-        std::pair{std::string_view("proportional"), baklava_form::proportional},
-        std::pair{std::string_view("two_classes"), baklava_form::two_classes}};
+    static constexpr named_value<baklava_form> values[] = {
+        {"proportional", baklava_form::proportional}, {"two_classes", baklava_form::two_classes}};
 };
 
 /// Gives the heads of a model tokens by their profile. With b middle tokens per head on average:
@@ -187,6 +184,8 @@ struct enum_names<baklava_form> {
 ///      baklava_search(). The paper does not give formulas: these are ours.
 struct baklava {
     static constexpr std::string_view name = "baklava";
+    static constexpr std::string_view about =
+        "what its base says, with more tokens in heads that turn their input most";
 
     baklava_form form = baklava_form::proportional;
     /// Powers of the importance of a head and of the factor of its layer, not negative.
@@ -201,7 +200,7 @@ struct baklava {
     double gain = 0.5;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"form", &baklava::form, "proportional or two_classes"},
             parameter{"head_power", &baklava::head_power, "power of a head's importance"},
             parameter{"layer_power", &baklava::layer_power, "power of a layer's factor"},
@@ -329,9 +328,9 @@ struct baklava_search_result {
 /// @throws std::invalid_argument if there is no candidate or no loss is a number; whatever the callback throws
 template <typename Loss>
     requires std::invocable<Loss&, const baklava&> &&
-             std::convertible_to<std::invoke_result_t<Loss&, const baklava&>, double>
-[[nodiscard]] baklava_search_result baklava_search(std::span<const baklava> candidates,
-                                                   Loss&& loss) {
+        std::convertible_to < std::invoke_result_t<Loss&, const baklava&>,
+double > [[nodiscard]] baklava_search_result baklava_search(std::span<const baklava> candidates,
+                                                            Loss&& loss) {
     detail::require(!candidates.empty(), "baklava_search: there is no candidate");
     for (const baklava& candidate : candidates) {
         candidate.validate();

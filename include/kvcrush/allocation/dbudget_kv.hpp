@@ -15,7 +15,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -39,6 +38,8 @@ inline namespace v0 {
 ///       paper's own ablation.
 struct dbudget_kv {
     static constexpr std::string_view name = "dbudget_kv";
+    static constexpr std::string_view about =
+        "sinks and as many recent tokens as a layer's attention needs; takes no budget";
 
     /// Part of the norm that may be lost, in [0, 1]. `T`, 0.01 in the paper.
     double threshold = 0.01;
@@ -50,7 +51,7 @@ struct dbudget_kv {
     std::size_t full_layers = 2;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"threshold", &dbudget_kv::threshold, "part of the norm that may be lost"},
             parameter{"num_sink_tokens", &dbudget_kv::num_sink_tokens, "tokens that come first"},
             parameter{"last", &dbudget_kv::last, "queries that are averaged, from the end"},

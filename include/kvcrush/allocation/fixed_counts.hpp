@@ -14,7 +14,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -36,7 +35,7 @@ struct fixed_counts {
     /// Tokens per kv head of the layer, sinks and recent included. The memory is the caller's and must outlive this.
     std::span<const std::size_t> counts{};
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     /// @throws std::invalid_argument if there is not one count per kv head

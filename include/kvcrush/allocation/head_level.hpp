@@ -17,7 +17,6 @@
 #include <numeric>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -57,7 +56,7 @@ struct duo_attention {
     double full_share = 0.5;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"full_share", &duo_attention::full_share, "part of the heads that keep all"}};
     }
 
@@ -100,12 +99,14 @@ struct duo_attention {
 ///      recent tokens are protected.
 struct head_level {
     static constexpr std::string_view name = "head_level";
+    static constexpr std::string_view about =
+        "everything in the heads with the largest scores, sinks and recent tokens in the others";
 
     /// No head keeps a part: the total may stay below the budget.
     bool whole_heads = false;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{
+        return parameter_list{parameter{
             "whole_heads", &head_level::whole_heads, "no head keeps a part of its tokens"}};
     }
     void validate() const {}

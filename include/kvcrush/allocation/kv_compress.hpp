@@ -21,7 +21,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -49,12 +48,14 @@ inline namespace v0 {
 ///        of equal metrics the earlier token stays. A metric of +inf is never evicted, as there.
 struct kv_compress {
     static constexpr std::string_view name = "kv_compress";
+    static constexpr std::string_view about =
+        "the best tokens of all layers and heads together, block by block";
 
     /// Tokens per block of the cache. 16 in the authors' code.
     std::size_t block_size = 16;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"block_size", &kv_compress::block_size, "tokens per block of the cache"}};
     }
 

@@ -10,14 +10,11 @@
 #include <kvcrush/core/parameter.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
-#include <utility>
 #include <vector>
 
 namespace kvcrush {
@@ -35,10 +32,9 @@ enum class pyramid_rule {
 
 template <>
 struct enum_names<pyramid_rule> {
-    static constexpr std::array values{
-        std::pair{std::string_view("exact"), pyramid_rule::exact},
-        std::pair{std::string_view("published"), pyramid_rule::published},
-        std::pair{std::string_view("kvpress"), pyramid_rule::kvpress}};
+    static constexpr named_value<pyramid_rule> values[] = {{"exact", pyramid_rule::exact},
+                                                           {"published", pyramid_rule::published},
+                                                           {"kvpress", pyramid_rule::kvpress}};
 };
 
 /// Budgets that fall along a straight line from the first layer to the last. With c middle tokens per head on average
@@ -59,13 +55,15 @@ struct enum_names<pyramid_rule> {
 ///      observation window.
 struct pyramid_kv {
     static constexpr std::string_view name = "pyramid_kv";
+    static constexpr std::string_view about =
+        "what its base says, with more tokens in low layers than in high ones";
 
     /// How much more than the last layer the average one keeps, 1 or more: steepness. 20 in the authors' code.
     double beta = 20.0;
     pyramid_rule rule = pyramid_rule::exact;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"beta", &pyramid_kv::beta, "average over last layer: steepness"},
             parameter{"rule", &pyramid_kv::rule, "exact total, or a published rounding"}};
     }

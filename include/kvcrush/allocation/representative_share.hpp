@@ -7,12 +7,10 @@
 #include <kvcrush/math/finite_mean.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -26,9 +24,8 @@ enum class budget_split {
 
 template <>
 struct enum_names<budget_split> {
-    static constexpr std::array values{
-        std::pair{std::string_view("fixed"), budget_split::fixed},
-        std::pair{std::string_view("adaptive"), budget_split::adaptive}};
+    static constexpr named_value<budget_split> values[] = {{"fixed", budget_split::fixed},
+                                                           {"adaptive", budget_split::adaptive}};
 };
 
 /// Part of the tokens whose score lies below factor * mean, for the smallest factor of 1e-6, 1e-5, ... 0.1 that makes

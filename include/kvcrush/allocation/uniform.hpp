@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -21,7 +20,7 @@ struct uniform_allocator {
     static constexpr std::string_view name = "uniform";
     static constexpr bool reads_scores = false;
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     /// @param[in]  tokens  budget per kv head, as budget::tokens_for() gives it

@@ -7,11 +7,14 @@
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/dense.hpp>
+#include <kvcrush/config.hpp>
+#include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/simd/isa.hpp>
 
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -36,6 +39,10 @@ public:
     }
 
     [[nodiscard]] std::string_view name() const noexcept { return model_->name(); }
+    /// Its parameters that are not the defaults, and the codec inside: "q4_0,signs=1".
+    [[nodiscard]] std::string arguments() const { return model_->arguments(); }
+    /// As it is written in a recipe: "hadamard(q4_0,signs=1)".
+    [[nodiscard]] std::string text() const { return call_text(name(), arguments()); }
     [[nodiscard]] bool centres_keys() const noexcept { return model_->centres_keys(); }
     [[nodiscard]] std::size_t group_size() const noexcept { return model_->group_size(); }
     [[nodiscard]] std::size_t group_bytes(std::size_t dim) const noexcept {
@@ -71,6 +78,7 @@ private:
         virtual ~concept_() = default;
         virtual void validate() const = 0;
         [[nodiscard]] virtual std::string_view name() const noexcept = 0;
+        [[nodiscard]] virtual std::string arguments() const = 0;
         [[nodiscard]] virtual bool centres_keys() const noexcept = 0;
         [[nodiscard]] virtual std::size_t group_size() const noexcept = 0;
         [[nodiscard]] virtual std::size_t group_bytes(std::size_t dim) const noexcept = 0;
@@ -92,6 +100,7 @@ private:
         explicit model(C value) : codec(std::move(value)) {}
         void validate() const override { codec.validate(); }
         [[nodiscard]] std::string_view name() const noexcept override { return C::name; }
+        [[nodiscard]] std::string arguments() const override { return policy_arguments(codec); }
         [[nodiscard]] bool centres_keys() const noexcept override { return CentringCodec<C>; }
         [[nodiscard]] std::size_t group_size() const noexcept override {
             return codec.group_size();
@@ -124,3 +133,7 @@ private:
 
 } // namespace v0
 } // namespace kvcrush
+
+#if KVCRUSH_EXTERN_INSTANCES
+#    include <kvcrush/attend/detail/any_codec_instances.hpp>
+#endif

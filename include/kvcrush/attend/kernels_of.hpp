@@ -10,6 +10,7 @@
 #include <kvcrush/attend/detail/decoded_kernels.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/codec/codec.hpp>
+#include <kvcrush/config.hpp>
 #include <kvcrush/simd/isa.hpp>
 
 namespace kvcrush {
@@ -48,3 +49,7 @@ row_kernels kernels_of(const C&& codec, simd::isa = simd::best()) = delete;
 
 } // namespace v0
 } // namespace kvcrush
+
+#if KVCRUSH_EXTERN_INSTANCES
+#    include <kvcrush/attend/detail/codec_kernel_instances.hpp>
+#endif

@@ -81,8 +81,10 @@ public:
         : shape_(shape), recipe_(std::move(how)) {
         shape.validate();
         recipe_.validate_for(size_for(0));
-        layers_.assign(shape.num_layers, kv_sequence(shape.extent(), recipe_.rows));
-        logs_.assign(shape.num_layers, query_log(shape.num_q_heads, shape.head_dim));
+        layers_ =
+            std::vector<kv_sequence>(shape.num_layers, kv_sequence(shape.extent(), recipe_.rows));
+        logs_ =
+            std::vector<query_log>(shape.num_layers, query_log(shape.num_q_heads, shape.head_dim));
     }
 
     [[nodiscard]] const model_shape& shape() const noexcept { return shape_; }
@@ -111,8 +113,12 @@ public:
         return seen;
     }
     [[nodiscard]] std::size_t num_layers() const noexcept { return layers_.size(); }
-    [[nodiscard]] const kv_sequence& layer(std::size_t index) const { return layers_[checked(index)]; }
+    [[nodiscard]] const kv_sequence& layer(std::size_t index) const {
+        return layers_[checked(index)];
+    }
     [[nodiscard]] kv_sequence& layer(std::size_t index) { return layers_[checked(index)]; }
+    /// The queries of the newest tokens that a layer remembers.
+    [[nodiscard]] const query_log& queries(std::size_t index) const { return logs_[checked(index)]; }
     /// Rows that the longest head holds.
     [[nodiscard]] std::size_t longest_head() const noexcept;
     /// Rows of a kv head, on average over layers and heads.
@@ -127,9 +133,8 @@ public:
     /// @param values  [tokens, num_kv_heads, value_dim]
     /// @return false, with nothing added, if a number is NaN, infinite or too large for the dense codec
     /// @throws std::invalid_argument for another layer or width
-    [[nodiscard]] bool append(std::size_t layer,
-                              std::span<const float> keys,
-                              std::span<const float> values) {
+    [[nodiscard]] bool
+    append(std::size_t layer, std::span<const float> keys, std::span<const float> values) {
         kv_sequence& to = layers_[checked(layer)];
         if (encodes_) {
             encode_old_rows(to);
@@ -155,8 +160,8 @@ public:
                 std::span<float> output,
                 const attend_options& options = {},
                 E&& execute = {}) {
-        kv_sequence& from = layers_[checked(layer)];
-        from.attend_in(workspace_, queries, output, options, std::forward<E>(execute));
+        require_own(layer, queries);
+        layers_[layer].attend_in(workspace_, queries, output, options, std::forward<E>(execute));
         observe(layer, queries);
     }
 
@@ -177,9 +182,8 @@ public:
     /// Does what was chosen: evicts, moves rows to their tiers, gives memory back.
     /// @throws std::invalid_argument if the choice is not of this cache as it is
     template <Executor E = serial_executor>
-    compression apply(const std::vector<layer_choice>& choice,
-                      std::size_t num_lanes = 1,
-                      E&& execute = {});
+    compression
+    apply(const std::vector<layer_choice>& choice, std::size_t num_lanes = 1, E&& execute = {});
     /// Both. May be called any number of times.
     template <Executor E = serial_executor>
     compression compress(const compress_request& request = {}, E&& execute = {}) {
@@ -215,6 +219,8 @@ private:
         return {{extent.num_kv_heads, rows, extent.key_dim, extent.value_dim}, shape_.num_q_heads};
     }
     [[nodiscard]] query_view view_of(std::span<const float> queries) const;
+    void require_own(std::size_t layer, const query_view& queries) const;
+    void require_own(const std::vector<layer_choice>& choice) const;
     void encode_old_rows(kv_sequence& layer) const;
     void forget_queries(std::size_t layer);
     [[nodiscard]] std::size_t tokens_of(const compress_request& request) const;

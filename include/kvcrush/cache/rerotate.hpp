@@ -45,8 +45,8 @@ inline namespace v0 {
 
 /// Turns rows by differences of positions.
 ///
-///     x' = x cos(a) - y sin(a)        a = (to - from) * inverse_frequencies[j]
-///     y' = y cos(a) + x sin(a)        (x, y): pair j of the first 2 * inverse_frequencies.size() channels
+///     x' = x cos(a) - y sin(a)        a = (to - from) * frequency of pair j
+///     y' = y cos(a) + x sin(a)        (x, y): pair j of the channels that turn
 ///
 /// One object serves all layers, heads and threads of a model. The (cos, sin) of a row are those of the row before,
 /// turned by the difference of their shifts with a table of powers of two of a token, in double; rows between two gaps
@@ -57,39 +57,21 @@ inline namespace v0 {
 ///       infinite.
 class rope_rotation {
 public:
-    /// @param inverse_frequencies  radians per token of each pair, at most key_dim / 2 of them. Fewer mean partial RoPE:
-    ///                             the channels behind the pairs never change, nor does the last one of an odd key_dim.
-    ///                             Copied
-    /// @throws std::invalid_argument if there are more pairs than channels for them, or a frequency is not finite;
-    ///         std::bad_alloc
-    rope_rotation(std::span<const double> inverse_frequencies,
-                  std::size_t key_dim,
-                  rope_pairs pairs = rope_pairs::half_split)
-        : pairs_(pairs), num_pairs_(inverse_frequencies.size()) {
-        detail::require(num_pairs_ <= key_dim / 2,
-                        "rope_rotation: there are ",
-                        num_pairs_,
-                        " frequencies; ",
-                        key_dim,
-                        " channels are at most ",
-                        key_dim / 2,
-                        " pairs");
-        for (std::size_t j = 0; j < num_pairs_; ++j) {
-            detail::require(std::isfinite(inverse_frequencies[j]),
-                            "rope_rotation: frequency ",
-                            j,
-                            " is ",
-                            inverse_frequencies[j],
-                            "; it must be finite");
-        }
+    /// @param of  the model's; its frequencies are copied
+    /// @throws std::invalid_argument from rope::validate_for(); std::bad_alloc
+    rope_rotation(const rope& of, std::size_t key_dim) : pairs_(of.pairing) {
+        of.validate_for(key_dim);
+        num_pairs_ = of.num_pairs(key_dim);
+        std::vector<double> frequencies(num_pairs_);
+        of.write_frequencies(frequencies);
         table_.resize(2 * bits * padded());
         double tokens = 1.0;
         for (std::size_t bit = 0; bit < bits; ++bit, tokens *= 2.0) {
             double* const cosine = table_.data() + 2 * bit * padded();
             double* const sine = cosine + padded();
             for (std::size_t j = 0; j < num_pairs_; ++j) {
-                cosine[j] = std::cos(tokens * inverse_frequencies[j]);
-                sine[j] = std::sin(tokens * inverse_frequencies[j]);
+                cosine[j] = std::cos(tokens * frequencies[j]);
+                sine[j] = std::sin(tokens * frequencies[j]);
             }
         }
     }
@@ -305,7 +287,7 @@ private:
     }
 
     rope_pairs pairs_;
-    std::size_t num_pairs_;
+    std::size_t num_pairs_ = 0;
     /// [bits, {cos, sin}, padded] of 2^bit tokens.
     std::vector<double> table_;
 };

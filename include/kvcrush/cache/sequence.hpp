@@ -59,8 +59,8 @@ public:
                         extent.value_dim,
                         "; each must be at least 1");
         storage_.validate_for(extent.key_dim, extent.value_dim);
-        heads_.assign(extent.num_kv_heads,
-                      stored_head(storage_, extent.key_dim, extent.value_dim));
+        heads_ = std::vector<stored_head>(extent.num_kv_heads,
+                                          stored_head(storage_, extent.key_dim, extent.value_dim));
     }
 
     [[nodiscard]] const layer_extent& extent() const noexcept { return extent_; }
@@ -70,7 +70,8 @@ public:
     void set_storage(row_storage storage) {
         for (const stored_head& head : heads_) {
             detail::require(head.dense_rows() == head.rows(),
-                            "kv_sequence: rows are encoded already; how they are stored cannot change any more");
+                            "kv_sequence: rows are encoded already; how they are stored cannot "
+                            "change any more");
         }
         if (tokens_seen_ > 0) {
             storage.dense = storage_.dense;
@@ -378,8 +379,7 @@ void kv_sequence::attend_in(std::vector<float>& workspace,
                                                  how,
                                                  std::forward<E>(execute),
                                                  at_most);
-    detail::require(
-        status == attend_status::done, "kv_sequence: attend: ", describe(status));
+    detail::require(status == attend_status::done, "kv_sequence: attend: ", describe(status));
 }
 
 inline void kv_sequence::collect_segments(simd::isa at_most) {
@@ -394,15 +394,13 @@ inline void kv_sequence::collect_segments(simd::isa at_most) {
     for (const stored_head& head : heads_) {
         const std::span<const row_store> stores = head.stores();
         for (std::size_t s = 0; s < stores.size(); ++s) {
-            segments_.push_back(stores[s].segment(kernels_[2 * s],
-                                                  kernels_[2 * s + 1],
-                                                  head.is_tier(s) ? head.key_mean() : nullptr));
+            segments_.push_back(stores[s].segment(
+                kernels_[2 * s], kernels_[2 * s + 1], head.is_tier(s) ? head.key_mean() : nullptr));
         }
     }
     attend_heads_.clear();
     for (std::size_t head = 0; head < heads_.size(); ++head) {
-        attend_heads_.push_back(
-            std::span(segments_).subspan(head * kinds.size(), kinds.size()));
+        attend_heads_.push_back(std::span(segments_).subspan(head * kinds.size(), kinds.size()));
     }
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <kvcrush/codec/codec.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/codec/lloyd_max.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
@@ -16,10 +17,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 
 namespace kvcrush {
@@ -64,7 +63,7 @@ struct codebook_row_codec {
 
     static constexpr auto parameters() {
         using self = codebook_row_codec;
-        return std::tuple{
+        return parameter_list{
             parameter{"bits", &self::bits, "bits per channel, 2 to 5"},
             parameter{"correct_norm", &self::correct_norm, "decoded rows keep their length"}};
     }
@@ -127,7 +126,7 @@ private:
                                   std::span<std::byte> bytes,
                                   simd::isa at_most) const noexcept {
         const double squares = simd::square_sum(row, at_most);
-        if (!(squares < std::numeric_limits<double>::infinity())) {
+        if (!detail::is_finite(squares)) {
             return false;
         }
         const double norm = std::sqrt(squares);

@@ -4,9 +4,10 @@
 #pragma once
 
 #include <kvcrush/codec/codec.hpp>
-#include <kvcrush/codec/finite_rows.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/types.hpp>
 #include <kvcrush/simd/convert.hpp>
 
@@ -14,7 +15,6 @@
 #include <cstring>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 
 namespace kvcrush {
@@ -29,7 +29,7 @@ struct dense_codec {
                                              : std::is_same_v<T, f16> ? "f16"
                                                                       : "bf16";
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const noexcept {}
     /// @throws std::invalid_argument if dim is 0
     void validate_for(std::size_t dim) const {

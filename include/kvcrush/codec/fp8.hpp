@@ -4,7 +4,7 @@
 #pragma once
 
 #include <kvcrush/codec/codec.hpp>
-#include <kvcrush/codec/finite_rows.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/parameter.hpp>
@@ -17,7 +17,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -100,7 +99,7 @@ struct fp8_codec {
     float scale = 1.0F;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{
+        return parameter_list{parameter{
             "scale", &fp8_codec::scale, "what rows are divided by before they are rounded"}};
     }
     /// @throws std::invalid_argument unless scale is above 0 and scale times the largest number finite

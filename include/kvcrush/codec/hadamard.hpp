@@ -8,12 +8,13 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/parameter.hpp>
+#include <kvcrush/core/policy_text.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -37,8 +38,14 @@ struct hadamard_codec {
 
     static constexpr auto parameters() {
         using self = hadamard_codec;
-        return std::tuple{parameter{"signs", &self::signs, "random signs before the transform"},
-                          parameter{"seed", &self::seed, "another seed, other signs"}};
+        return parameter_list{parameter{"signs", &self::signs, "random signs before the transform"},
+                              parameter{"seed", &self::seed, "another seed, other signs"}};
+    }
+    /// "q4_0,signs=1"
+    [[nodiscard]] std::string arguments() const {
+        std::string result = policy_text(inner);
+        append_argument(result, changed_parameters(*this, hadamard_codec{}));
+        return result;
     }
     /// @throws std::invalid_argument if the inner codec is not in order or does not store single rows
     void validate() const {

@@ -5,8 +5,10 @@
 
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/detail/int8_row_kernels.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/simd/isa.hpp>
 #include <kvcrush/simd/largest_magnitude.hpp>
 
@@ -17,7 +19,6 @@
 #include <cstring>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -30,7 +31,7 @@ inline namespace v0 {
 struct int8_row_codec {
     static constexpr std::string_view name = "int8_row";
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const noexcept {}
     /// @throws std::invalid_argument if dim is 0
     void validate_for(std::size_t dim) const {
@@ -60,7 +61,7 @@ struct int8_row_codec {
         }
 #endif
         const float largest = simd::largest_magnitude(rows, rung);
-        if (!std::isfinite(largest)) {
+        if (!detail::is_finite(largest)) {
             return false;
         }
         const float scale = largest / 127.0F;

@@ -19,6 +19,7 @@
 #pragma once
 
 #include <kvcrush/codec/codec.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/parameter.hpp>
@@ -33,7 +34,6 @@
 #include <cstring>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -44,16 +44,9 @@ namespace detail {
     return (1U << bits) - 1U;
 }
 
-/// False if a value is NaN, infinite or rounds to an infinite f16. Ranges of other values fit f16 as well: a third of
-/// twice the largest of them at most.
-[[nodiscard]] inline bool fits_f16(std::span<const float> values) noexcept {
-    std::uint32_t largest = 0;
-    for (const float value : values) {
-        const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(value) & 0x7FFFFFFFU;
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    return largest < std::bit_cast<std::uint32_t>(65520.0F);
-}
+/// What rounds to an infinite f16. Ranges of smaller values fit f16 as well: a third of twice the largest of them at
+/// most.
+inline constexpr float kivi_limit = 65520.0F;
 
 /// Scale and min of one range, as stored and as read.
 struct kivi_range {
@@ -113,7 +106,7 @@ struct kivi_key_codec {
 
     static constexpr auto parameters() {
         using self = kivi_key_codec;
-        return std::tuple{
+        return parameter_list{
             parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
             parameter{"tokens", &self::tokens, "tokens that share the range of a channel"}};
     }
@@ -137,7 +130,7 @@ struct kivi_key_codec {
                               simd::isa at_most = simd::best()) const noexcept {
         KVCRUSH_ASSERT(rows.size() == tokens * dim && bytes.size() == group_bytes(dim));
         static_cast<void>(at_most);
-        if (!detail::fits_f16(rows)) {
+        if (!detail::all_below(rows, detail::kivi_limit)) {
             return false;
         }
         for (std::size_t first = 0; first < dim; first += block) {
@@ -279,8 +272,9 @@ struct kivi_value_codec {
 
     static constexpr auto parameters() {
         using self = kivi_value_codec;
-        return std::tuple{parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
-                          parameter{"channels", &self::channels, "channels that share a range"}};
+        return parameter_list{
+            parameter{"bits", &self::bits, "bits per channel, 2 or 4"},
+            parameter{"channels", &self::channels, "channels that share a range"}};
     }
     /// @throws std::invalid_argument unless bits is 2 or 4 and the codes of a range fill whole bytes
     void validate() const { detail::require_kivi(name, bits, "channels", channels); }
@@ -306,7 +300,7 @@ struct kivi_value_codec {
                               simd::isa at_most = simd::best()) const noexcept {
         KVCRUSH_ASSERT(rows.size() == dim && bytes.size() == group_bytes(dim));
         static_cast<void>(at_most);
-        if (!detail::fits_f16(rows)) {
+        if (!detail::all_below(rows, detail::kivi_limit)) {
             return false;
         }
         for (std::size_t b = 0; b < dim / channels; ++b) {

@@ -4,15 +4,17 @@
 #pragma once
 
 #include <kvcrush/codec/codec.hpp>
-#include <kvcrush/codec/finite_rows.hpp>
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/finite_rows.hpp>
+#include <kvcrush/core/parameter.hpp>
+#include <kvcrush/core/policy_text.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <span>
+#include <string>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -35,7 +37,9 @@ struct mean_centred_codec {
 
     Inner inner{};
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
+    /// "q4_0"
+    [[nodiscard]] std::string arguments() const { return policy_text(inner); }
     void validate() const { inner.validate(); }
     void validate_for(std::size_t dim) const { inner.validate_for(dim); }
 
@@ -58,22 +62,17 @@ struct mean_centred_codec {
         inner.decode(bytes, dim, rows, at_most);
     }
 
-    void
-    rotate(std::span<float> rows, std::size_t dim, simd::isa at_most = simd::best()) const noexcept
-        requires RotatingCodec<Inner>
-    {
+    void rotate(std::span<float> rows,
+                std::size_t dim,
+                simd::isa at_most = simd::best()) const noexcept requires RotatingCodec<Inner> {
         inner.rotate(rows, dim, at_most);
     }
     void unrotate(std::span<float> rows,
                   std::size_t dim,
-                  simd::isa at_most = simd::best()) const noexcept
-        requires RotatingCodec<Inner>
-    {
+                  simd::isa at_most = simd::best()) const noexcept requires RotatingCodec<Inner> {
         inner.unrotate(rows, dim, at_most);
     }
-    [[nodiscard]] constexpr const auto& stored() const noexcept
-        requires RotatingCodec<Inner>
-    {
+    [[nodiscard]] constexpr const auto& stored() const noexcept requires RotatingCodec<Inner> {
         return inner.stored();
     }
 };

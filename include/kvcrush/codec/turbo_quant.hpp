@@ -15,7 +15,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -55,7 +54,7 @@ struct turbo_quant_codec {
 
     static constexpr auto parameters() {
         using self = turbo_quant_codec;
-        return std::tuple{
+        return parameter_list{
             parameter{"bits", &self::bits, "bits per channel, 2 to 5"},
             parameter{"seed", &self::seed, "another seed, other signs"},
             parameter{"signs", &self::signs, "random signs before the transform"},

@@ -12,8 +12,11 @@
 #include <kvcrush/core/types.hpp>
 
 #include <array>
+#include <concepts>
 #include <cstddef>
+#include <ranges>
 #include <span>
+#include <type_traits>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -21,6 +24,14 @@ inline namespace v0 {
 namespace detail {
 /// Marks constructors that trust their caller.
 struct unchecked_t {};
+
+template <typename Range>
+using element_of = std::remove_reference_t<std::ranges::range_reference_t<Range>>;
+
+/// Memory whose elements may be read where T is to be written.
+template <typename Range, typename T>
+concept MadeConst = !std::is_const_v<T> && std::ranges::contiguous_range<Range> &&
+                    std::same_as<element_of<Range>, const T>;
 } // namespace detail
 
 /// Non-owning view of a contiguous or strided cache. Trivially copyable; valid as long as the caller's memory.
@@ -53,6 +64,16 @@ public:
         check_extent(keys.size(), shape.key_dim, layout.key_strides(shape), "kv_view: keys");
         check_extent(
             values.size(), shape.value_dim, layout.value_strides(shape), "kv_view: values");
+    }
+
+    /// Catches writable views of const memory, for a message that says what to write instead.
+    template <typename Keys, typename Values>
+        requires detail::MadeConst<Keys, Key> || detail::MadeConst<Values, Value>
+    constexpr kv_view(Keys&&, Values&&, const kv_shape&, const Layout& = {})
+        : kv_view({}, {}, kv_shape{}) {
+        static_assert(!detail::MadeConst<Keys, Key> && !detail::MadeConst<Values, Value>,
+                      "kvcrush: this memory is const: name its elements so, as in kv_view<const "
+                      "float>, or let kv_view kv(keys, values, shape) find out");
     }
 
     [[nodiscard]] constexpr kv_shape shape() const noexcept { return shape_; }
@@ -123,11 +144,13 @@ private:
     Layout layout_;
 };
 
-template <typename Key, typename Value>
-kv_view(std::span<Key>, std::span<Value>, const kv_shape&) -> kv_view<Key, hnd, Value>;
-template <typename Key, typename Value, typename Layout>
-kv_view(std::span<Key>, std::span<Value>, const kv_shape&, const Layout&)
-    -> kv_view<Key, Layout, Value>;
+/// From spans, vectors and arrays; memory that is const gives a view of const elements.
+template <std::ranges::contiguous_range Keys, std::ranges::contiguous_range Values>
+kv_view(Keys&&, Values&&, const kv_shape&)
+    -> kv_view<detail::element_of<Keys>, hnd, detail::element_of<Values>>;
+template <std::ranges::contiguous_range Keys, std::ranges::contiguous_range Values, KvLayout Layout>
+kv_view(Keys&&, Values&&, const kv_shape&, const Layout&)
+    -> kv_view<detail::element_of<Keys>, Layout, detail::element_of<Values>>;
 
 static_assert(MutableKvSource<kv_view<float>> && KvSource<kv_view<const f16, nhd>>);
 static_assert(std::is_trivially_copyable_v<kv_view<bf16, strided>>);

@@ -36,7 +36,7 @@ namespace detail {
 
 } // namespace detail
 
-/// A policy as it is to be in one layer: by its own at_layer(where), or the same with `seed`, `anchor.seed` and `angles`
+/// A policy as it is to be in one layer: by its own at_layer(where), or the same with `seed`, `anchor.seed` and `rope`
 /// set where it has such members.
 template <typename P>
 [[nodiscard]] auto policy_at_layer(const P& policy, const layer_context& where) {
@@ -50,8 +50,8 @@ template <typename P>
         if constexpr (requires { own.anchor.seed; }) {
             own.anchor.seed = detail::seed_at(policy.anchor.seed, where);
         }
-        if constexpr (requires { own.angles; }) {
-            own.angles = where.angles;
+        if constexpr (requires { own.rope; }) {
+            own.rope = where.angles;
         }
         return own;
     }

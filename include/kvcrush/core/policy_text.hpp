@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 
 namespace kvcrush {
@@ -19,13 +18,13 @@ inline namespace v0 {
 namespace detail {
 
 /// Members of a policy that are policies themselves and whose parameters are written as its own: what it says in
-/// `static constexpr auto parts()`, a tuple of pointers to members.
+/// `static constexpr auto parts()`, a parameter_list of pointers to members.
 template <typename P>
 [[nodiscard]] constexpr auto parts_of() {
     if constexpr (requires { P::parts(); }) {
         return P::parts();
     } else {
-        return std::tuple{};
+        return parameter_list{};
     }
 }
 
@@ -35,10 +34,10 @@ template <typename P>
 template <typename P, typename Visit>
 void for_each_parameter(P& policy, Visit&& visit) {
     using own = std::remove_const_t<P>;
-    std::apply([&](const auto&... row) { (visit(row.name, policy.*(row.member), row.about), ...); },
-               own::parameters());
-    std::apply([&](const auto&... part) { (for_each_parameter(policy.*part, visit), ...); },
-               detail::parts_of<own>());
+    own::parameters().visit(
+        [&](const auto& row) { visit(row.name, policy.*(row.member), row.about); });
+    detail::parts_of<own>().visit(
+        [&](const auto& part) { for_each_parameter(policy.*part, visit); });
 }
 
 /// The value of a parameter: a name of its enumeration, 0 or 1, or the shortest number that reads back as the same.
@@ -62,23 +61,24 @@ inline void append_argument(std::string& arguments, std::string_view argument) {
     }
     arguments += argument;
 }
+inline void
+append_argument(std::string& arguments, std::string_view parameter, std::string_view value) {
+    append_argument(arguments, parameter);
+    arguments.append("=").append(value);
+}
 
 /// Parameters that differ from those of `standard`, "window=8,pool=avg"; those of parts included.
 template <typename P>
 [[nodiscard]] std::string changed_parameters(const P& policy, const P& standard) {
     std::string result;
-    [[maybe_unused]] const auto add = [&](const auto& row) {
+    P::parameters().visit([&](const auto& row) {
         if (policy.*(row.member) != standard.*(row.member)) {
-            append_argument(result,
-                            std::string(row.name) + '=' + parameter_text(policy.*(row.member)));
+            append_argument(result, row.name, parameter_text(policy.*(row.member)));
         }
-    };
-    std::apply([&](const auto&... row) { (add(row), ...); }, P::parameters());
-    std::apply(
-        [&](const auto&... part) {
-            (append_argument(result, changed_parameters(policy.*part, standard.*part)), ...);
-        },
-        detail::parts_of<P>());
+    });
+    detail::parts_of<P>().visit([&](const auto& part) {
+        append_argument(result, changed_parameters(policy.*part, standard.*part));
+    });
     return result;
 }
 

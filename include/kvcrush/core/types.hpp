@@ -37,7 +37,7 @@ struct bf16 {
 }
 
 [[nodiscard]] constexpr float to_float(f16 value) noexcept {
-    const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000U) << 16;
+    const std::uint32_t sign = (std::uint32_t{value.bits} & 0x8000U) << 16;
     const std::uint32_t exponent = (value.bits >> 10) & 0x1FU;
     const std::uint32_t fraction = value.bits & 0x3FFU;
     if (exponent == 0) { // zero and subnormals: fraction * 2^-24 is exact in a float

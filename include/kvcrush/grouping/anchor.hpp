@@ -10,14 +10,11 @@
 #include <kvcrush/simd/code_word.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -40,14 +37,14 @@ enum class anchor_kind {
 
 template <>
 struct enum_names<anchor_kind> {
-    static constexpr std::array values{
-        std::pair{std::string_view("own"), anchor_kind::own},
-        std::pair{std::string_view("zeros"), anchor_kind::zeros},
-        std::pair{std::string_view("ones"), anchor_kind::ones},
-        std::pair{std::string_view("alternate"), anchor_kind::alternate},
-        std::pair{std::string_view("random"), anchor_kind::random},
-        std::pair{std::string_view("mean"), anchor_kind::mean},
-        std::pair{std::string_view("inverse_mean"), anchor_kind::inverse_mean}};
+    static constexpr named_value<anchor_kind> values[] = {
+        {"own", anchor_kind::own},
+        {"zeros", anchor_kind::zeros},
+        {"ones", anchor_kind::ones},
+        {"alternate", anchor_kind::alternate},
+        {"random", anchor_kind::random},
+        {"mean", anchor_kind::mean},
+        {"inverse_mean", anchor_kind::inverse_mean}};
 };
 
 /// Makes the anchor of a set of codes.
@@ -68,7 +65,7 @@ struct anchor {
     static constexpr std::size_t max_count = 8;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"anchor", &anchor::kind, "code that distances are taken to"},
             parameter{"seed", &anchor::seed, "of random anchors"},
             parameter{"anchors", &anchor::count, "how many, 1 to 8: the nearest one counts"}};

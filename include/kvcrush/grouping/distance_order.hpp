@@ -9,12 +9,10 @@
 #include <kvcrush/simd/bitmap.hpp>
 #include <kvcrush/simd/key_ranks.hpp>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -29,9 +27,8 @@ enum class distance_sort {
 
 template <>
 struct enum_names<distance_sort> {
-    static constexpr std::array values{
-        std::pair{std::string_view("ascending"), distance_sort::ascending},
-        std::pair{std::string_view("descending"), distance_sort::descending}};
+    static constexpr named_value<distance_sort> values[] = {
+        {"ascending", distance_sort::ascending}, {"descending", distance_sort::descending}};
 };
 
 /// Where each group begins in the order.

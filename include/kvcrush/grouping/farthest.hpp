@@ -3,12 +3,12 @@
 /// The tokens least like the anchor.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/grouping/distance_order.hpp>
 #include <kvcrush/grouping/picker.hpp>
 
 #include <cstddef>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -20,7 +20,7 @@ inline namespace v0 {
 struct farthest_picker {
     static constexpr std::string_view name = "farthest";
     static constexpr distance_sort sort = distance_sort::descending;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     [[nodiscard]] constexpr std::size_t

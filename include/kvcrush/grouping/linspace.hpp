@@ -3,12 +3,11 @@
 /// Representatives at even spacing, first and last candidate included.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/grouping/picker.hpp>
 
 #include <cstddef>
-#include <cstdint>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -18,14 +17,12 @@ inline namespace v0 {
 /// @see KVCrush, arXiv:2503.00022; the index rule is that of the authors' vLLM code.
 struct linspace_picker {
     static constexpr std::string_view name = "linspace";
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     [[nodiscard]] constexpr std::size_t
     rank(std::size_t i, std::size_t candidates, std::size_t picks) const noexcept {
-        return picks < 2
-                   ? 0
-                   : static_cast<std::size_t>(std::uint64_t{i} * (candidates - 1) / (picks - 1));
+        return picks < 2 ? 0 : detail::share_of(i, candidates - 1, picks - 1);
     }
 };
 static_assert(RankPicker<linspace_picker>);

@@ -4,14 +4,13 @@
 #pragma once
 
 #include <kvcrush/config.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/grouping/picker.hpp>
 #include <kvcrush/simd/ordered_key.hpp>
 
 #include <cstddef>
-#include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -22,7 +21,7 @@ inline namespace v0 {
 ///     stratum i = candidates [floor(i * m / picks), floor((i + 1) * m / picks))
 struct most_important_picker {
     static constexpr std::string_view name = "most_important";
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     void pick(std::span<const token_index> order,
@@ -31,8 +30,7 @@ struct most_important_picker {
         KVCRUSH_ASSERT(out.size() <= order.size());
         std::size_t begin = 0;
         for (std::size_t i = 0; i < out.size(); ++i) {
-            const auto end =
-                static_cast<std::size_t>(std::uint64_t{i + 1} * order.size() / out.size());
+            const auto end = detail::share_of(i + 1, order.size(), out.size());
             token_index best = order[begin];
             for (std::size_t place = begin + 1; place < end; ++place) {
                 if (simd::ordered_key(scores[order[place]]) > simd::ordered_key(scores[best])) {

@@ -10,10 +10,26 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <span>
+#include <type_traits>
 
 namespace kvcrush {
 inline namespace v0 {
+namespace detail {
+
+/// count * part / whole, rounded down; in 64 bits where std::size_t has fewer.
+template <std::unsigned_integral Size = std::size_t>
+[[nodiscard]] constexpr Size share_of(Size count, Size part, std::uint64_t whole) noexcept {
+    const std::uint64_t share = std::uint64_t{count} * part / whole;
+    if constexpr (std::is_same_v<Size, std::uint64_t>) {
+        return share;
+    } else {
+        return static_cast<Size>(share);
+    }
+}
+
+} // namespace detail
 
 /// Chooses by place alone: pick i stands at rank(i, candidates, picks) in the order of distance. Nothing is sorted.
 ///

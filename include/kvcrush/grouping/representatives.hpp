@@ -41,7 +41,7 @@ inline void divide_picks(std::size_t picks, std::span<anchor_share> shares) noex
     }
     std::size_t left = picks;
     for (anchor_share& share : shares) {
-        share.picks = static_cast<std::size_t>(std::uint64_t{share.candidates} * picks / all);
+        share.picks = detail::share_of(share.candidates, picks, all);
         left -= share.picks;
     }
     for (; left > 0; --left) { // fewer than there are anchors

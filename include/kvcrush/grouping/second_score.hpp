@@ -3,11 +3,13 @@
 /// Another scorer speaks for what the first one passed over.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
+#include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/grouping/picker.hpp>
 
+#include <string>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -24,7 +26,9 @@ struct second_score_picker {
 
     Second second{};
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
+    /// "second=h2o(last=256)"
+    [[nodiscard]] std::string arguments() const { return "second=" + policy_text(second); }
     /// @throws std::invalid_argument from the scorer
     void validate() const { second.validate(); }
 };

@@ -3,11 +3,11 @@
 /// Representatives at a whole step from the nearest on.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/grouping/picker.hpp>
 
 #include <cstddef>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -17,7 +17,7 @@ inline namespace v0 {
 /// @see OpenVINO GenAI's KVCrush.
 struct step_picker {
     static constexpr std::string_view name = "step";
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     [[nodiscard]] constexpr std::size_t

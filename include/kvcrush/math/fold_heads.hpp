@@ -8,12 +8,10 @@
 #include <kvcrush/core/parameter.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <limits>
 #include <span>
 #include <string_view>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -23,9 +21,8 @@ enum class head_reduction { mean, max, sum };
 
 template <>
 struct enum_names<head_reduction> {
-    static constexpr std::array values{std::pair{std::string_view("mean"), head_reduction::mean},
-                                       std::pair{std::string_view("max"), head_reduction::max},
-                                       std::pair{std::string_view("sum"), head_reduction::sum}};
+    static constexpr named_value<head_reduction> values[] = {
+        {"mean", head_reduction::mean}, {"max", head_reduction::max}, {"sum", head_reduction::sum}};
 };
 
 /// Folds rows [first_head, first_head + num_heads) of `mass` into one row.

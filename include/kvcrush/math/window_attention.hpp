@@ -19,12 +19,10 @@
 #include <kvcrush/simd/softmax.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -40,9 +38,8 @@ enum class window_fold {
 
 template <>
 struct enum_names<window_fold> {
-    static constexpr std::array values{std::pair{std::string_view("sum"), window_fold::sum},
-                                       std::pair{std::string_view("mean"), window_fold::mean},
-                                       std::pair{std::string_view("reach"), window_fold::reach}};
+    static constexpr named_value<window_fold> values[] = {
+        {"sum", window_fold::sum}, {"mean", window_fold::mean}, {"reach", window_fold::reach}};
 };
 
 /// Queries that a window of `window` really has: no more than given, and no more than tokens.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/query_view.hpp>
 #include <kvcrush/recipe/layer_access.hpp>
 #include <kvcrush/recipe/model_allocator.hpp>
@@ -12,7 +13,6 @@
 
 #include <cstddef>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -29,8 +29,10 @@ struct kvzip {
     kvzip_reconstruction reconstruction{};
     kvzip_selector selector{};
 
-    static constexpr auto parameters() { return std::tuple{}; }
-    static constexpr auto parts() { return std::tuple{&kvzip::reconstruction, &kvzip::selector}; }
+    static constexpr auto parameters() { return parameter_list{}; }
+    static constexpr auto parts() {
+        return parameter_list{&kvzip::reconstruction, &kvzip::selector};
+    }
     /// @throws std::invalid_argument from its parts
     void validate() const {
         reconstruction.validate();

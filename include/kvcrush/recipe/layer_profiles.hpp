@@ -89,7 +89,7 @@ namespace detail {
 class rope_undo {
 public:
     rope_undo(const rope& angles, std::size_t head_dim)
-        : interleaved_(angles.pairs == rope_pairs::interleaved) {
+        : interleaved_(angles.pairing == rope_pairs::interleaved) {
         const std::size_t turned =
             angles.rotary_dim == 0 ? head_dim : (std::min)(angles.rotary_dim, head_dim);
         frequencies_.resize(turned / 2);

@@ -30,7 +30,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -47,9 +46,10 @@ struct duo_attention_plan {
     double full_share = 0.0;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"full_share",
-                                    &duo_attention_plan::full_share,
-                                    "part of the heads that keep all; 0: what the budget holds"}};
+        return parameter_list{
+            parameter{"full_share",
+                      &duo_attention_plan::full_share,
+                      "part of the heads that keep all; 0: what the budget holds"}};
     }
     /// @throws std::invalid_argument if full_share lies outside [0, 1]
     void validate() const { duo_attention{full_share}.validate(); }

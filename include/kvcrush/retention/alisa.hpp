@@ -4,15 +4,16 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
+#include <kvcrush/math/attention_mass.hpp>
+#include <kvcrush/math/attention_rows.hpp>
 #include <kvcrush/math/fold_heads.hpp>
-#include <kvcrush/retention/snapkv.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -39,9 +40,9 @@ struct alisa_scorer {
     std::size_t window = 64;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"window",
-                                    &alisa_scorer::window,
-                                    "newest tokens, ranked first; their attention decides"}};
+        return parameter_list{parameter{"window",
+                                        &alisa_scorer::window,
+                                        "newest tokens, ranked first; their attention decides"}};
     }
 
     /// Beyond that a float cannot tell the ranks of newest tokens apart.
@@ -59,10 +60,11 @@ struct alisa_scorer {
 
     /// Queries to hand over for a sequence of this length.
     [[nodiscard]] std::size_t num_queries(std::size_t seq_len) const noexcept {
-        return local_sum().num_queries(seq_len);
+        return (std::min)(window, seq_len);
     }
     [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept {
-        return local_sum().scratch_bytes(size);
+        return scratch::bytes<float>(
+            attention_mass_workspace(size.kv, size.num_q_heads, num_queries(size.kv.seq_len)));
     }
 
     /// @param[in]  kv       [num_kv_heads, seq_len, head_dim]
@@ -73,13 +75,18 @@ struct alisa_scorer {
                  const query_view& queries,
                  head_scores mass,
                  scratch memory) const noexcept {
-        local_sum().observe(kv, queries, mass, memory);
+        const query_view newest = queries.last(window);
+        attention_mass(kv,
+                       newest,
+                       mass.values(),
+                       memory.take<float>(attention_mass_workspace(
+                           kv.shape(), newest.num_q_heads(), newest.num_queries())));
     }
 
     /// @param[in]  attention  [num_q_heads, >= window, seq_len] weights of the last queries
     /// @param[out] mass       [num_q_heads, seq_len]
-    void observe(const attention_view& attention, head_scores mass, scratch memory) const noexcept {
-        local_sum().observe(attention, mass, memory);
+    void observe(const attention_view& attention, head_scores mass, scratch) const noexcept {
+        attention_mass(attention.last(window), mass);
     }
 
     /// @param[out] scores  [num_kv_heads, seq_len]
@@ -98,11 +105,6 @@ struct alisa_scorer {
                     best + static_cast<float>(i + 1) / static_cast<float>(num_newest);
             }
         }
-    }
-
-private:
-    [[nodiscard]] constexpr snapkv_scorer local_sum() const noexcept {
-        return {.observation_window = window, .pool = pooling::none};
     }
 };
 

@@ -3,7 +3,9 @@
 /// A scorer that is chosen when a program runs.
 #pragma once
 
+#include <kvcrush/config.hpp>
 #include <kvcrush/core/layer_context.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/any_source.hpp>
@@ -14,7 +16,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -27,7 +28,7 @@ class any_scorer {
 public:
     static constexpr std::string_view name = "any_scorer";
     static constexpr bool needs_attention = true;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
 
     /// streaming_llm: the newest tokens.
     any_scorer() : any_scorer(streaming_llm_scorer{}) {}
@@ -36,7 +37,8 @@ public:
     template <typename P>
         requires(!std::is_same_v<std::remove_cvref_t<P>, any_scorer> &&
                  Scorer<std::remove_cvref_t<P>>)
-    any_scorer(P&& scorer) // NOLINT(google-explicit-constructor): a scorer is one wherever one is asked for
+    any_scorer(
+        P&& scorer) // NOLINT(google-explicit-constructor): a scorer is one wherever one is asked for
         : held_(std::make_shared<const model<std::remove_cvref_t<P>>>(std::forward<P>(scorer))) {
         held_->validate();
     }
@@ -111,9 +113,8 @@ private:
                              const query_view& queries,
                              head_scores observed,
                              scratch memory) const noexcept = 0;
-        virtual void reduce(const_head_scores observed,
-                            head_scores scores,
-                            scratch memory) const noexcept = 0;
+        virtual void
+        reduce(const_head_scores observed, head_scores scores, scratch memory) const noexcept = 0;
     };
 
     template <typename P>
@@ -144,8 +145,7 @@ private:
         num_observed_heads(const problem_size& size) const noexcept override {
             return kvcrush::num_observed_heads(policy, size);
         }
-        [[nodiscard]] std::size_t
-        scratch_bytes(const problem_size& size) const noexcept override {
+        [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept override {
             return scorer_scratch_bytes(policy, size);
         }
         void observe(const any_source& kv,
@@ -157,8 +157,7 @@ private:
         void reduce(const_head_scores observed,
                     head_scores scores,
                     scratch memory) const noexcept override {
-            const const_head_scores decisive =
-                kvcrush::reduce(policy, observed, scores, memory);
+            const const_head_scores decisive = kvcrush::reduce(policy, observed, scores, memory);
             if (decisive.values().data() != scores.values().data()) { // final already
                 std::copy(
                     decisive.values().begin(), decisive.values().end(), scores.values().begin());
@@ -174,3 +173,7 @@ static_assert(AttentionScorer<any_scorer, any_source, query_view>);
 
 } // namespace v0
 } // namespace kvcrush
+
+#if KVCRUSH_EXTERN_INSTANCES
+#    include <kvcrush/retention/detail/any_scorer_instances.hpp>
+#endif

@@ -6,6 +6,7 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/kv_shape.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/query_view.hpp>
 #include <kvcrush/core/rope.hpp>
 #include <kvcrush/core/scorer.hpp>
@@ -23,7 +24,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -61,30 +61,21 @@ struct expected_attention_scorer {
     /// Added before that: how much the length alone counts. 0 in kvpress.
     double epsilon = 0.0;
 
-    /// Base of the angles of the model's RoPE: pair i turns by rope_theta^(-2 i / rotary_dim) a token [rad].
-    double rope_theta = 10000.0;
-    /// Channels that RoPE turns, from the first; 0 means all.
-    std::size_t rotary_dim = 0;
-    rope_pairs pairing = rope_pairs::half_split;
-    /// The angles themselves, [rotary_dim / 2], for models that scale them; empty for those of rope_theta. The caller's
-    /// memory: it must outlive the scorer.
-    std::span<const float> inverse_frequencies = {};
+    /// The model's.
+    kvcrush::rope rope{};
 
     static constexpr auto parameters() {
         using self = expected_attention_scorer;
-        return std::tuple{
+        return parameter_list{
             parameter{"future", &self::num_future, "positions ahead that are looked at"},
             parameter{"last", &self::last, "queries that count, from the end; 0 = all"},
             parameter{"scorer_sinks", &self::num_sink_tokens, "first tokens that take no part"},
             parameter{"covariance", &self::covariance, "how much of the spread of queries counts"},
             parameter{"value_norms", &self::value_norms, "multiply by the length of the value"},
-            parameter{"epsilon", &self::epsilon, "how much that length counts alone"},
-            parameter{"theta", &self::rope_theta, "base of the RoPE angles"},
-            parameter{"rotary_dim", &self::rotary_dim, "channels that RoPE turns; 0 = all"},
-            parameter{"pairing", &self::pairing, "channels that RoPE turns together"}};
+            parameter{"epsilon", &self::epsilon, "how much that length counts alone"}};
     }
 
-    /// @throws std::invalid_argument if future is 0, theta is not above 0, epsilon is negative or rotary_dim is odd
+    /// @throws std::invalid_argument if future is 0, epsilon is negative, or from rope
     void validate() const {
         detail::require(num_future > 0,
                         "expected_attention: future is 0; it must be at least 1 position");
@@ -92,28 +83,11 @@ struct expected_attention_scorer {
                         "expected_attention: epsilon is ",
                         epsilon,
                         "; it must lie in [0, 1e30]");
-        detail::require(rope_theta > 0.0 && std::isfinite(rope_theta),
-                        "expected_attention: theta is ",
-                        rope_theta,
-                        "; it must be above 0");
-        detail::require(rotary_dim % 2 == 0,
-                        "expected_attention: rotary_dim is ",
-                        rotary_dim,
-                        "; it must be even");
-        detail::require(inverse_frequencies.empty() || rotary_dim == 0 ||
-                            inverse_frequencies.size() == rotary_dim / 2,
-                        "expected_attention: there are ",
-                        inverse_frequencies.size(),
-                        " inverse frequencies for ",
-                        rotary_dim,
-                        " channels");
-        for (const float frequency : inverse_frequencies) {
-            detail::require(std::isfinite(frequency),
-                            "expected_attention: an inverse frequency is ",
-                            frequency,
-                            "; it must be finite");
-        }
+        rope.validate();
     }
+
+    /// @throws std::invalid_argument if more channels turn than keys have
+    void validate_for(const problem_size& size) const { rope.validate_for(size.kv.key_dim); }
 
     /// Queries to hand over for a sequence of this length: as many as the prompt has with last = 0.
     [[nodiscard]] std::size_t num_queries(std::size_t seq_len) const noexcept {
@@ -146,10 +120,7 @@ struct expected_attention_scorer {
         const query_statistics statistics({.num_future = num_future,
                                            .num_sink_tokens = num_sink_tokens,
                                            .covariance = covariance,
-                                           .rope_theta = rope_theta,
-                                           .rotary_dim = rotary_dim,
-                                           .pairing = pairing,
-                                           .inverse_frequencies = inverse_frequencies},
+                                           .rope = rope},
                                           given,
                                           shape.seq_len,
                                           memory);

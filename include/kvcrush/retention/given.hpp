@@ -6,10 +6,10 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/concepts.hpp>
 #include <kvcrush/core/head_scores.hpp>
+#include <kvcrush/core/parameter.hpp>
 
 #include <algorithm>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -30,7 +30,7 @@ struct given_scorer {
     /// [num_kv_heads, seq_len], the caller's memory
     const_head_scores scores{};
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     /// @pre the given scores have the shape of the cache; otherwise (release builds) all scores are 0

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/fold_heads.hpp>
 #include <kvcrush/retention/h2o.hpp>
@@ -13,7 +14,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -21,7 +21,7 @@ inline namespace v0 {
 /// Scores a token by the mean attention of the last queries plus its accumulated attention by reach, both of which
 /// share out 1 per kv head. Nothing is pooled.
 ///
-///     mass[h, j]       = snapkv mass[h, j] / window + h2o mass by reach[h, j] / total[k]
+///     mass[h, j]       = snapkv mass[h, j] + h2o mass by reach[h, j] / total[k]
 ///     total[k]         = sum over j of the mean of h2o mass by reach over the query heads of kv head k
 ///     importance[k, j] = mean of mass over the query heads of kv head k
 ///
@@ -42,7 +42,7 @@ struct glob_scorer {
     std::size_t last = 0;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{
                 "window", &glob_scorer::observation_window, "last queries of the near horizon"},
             parameter{
@@ -78,8 +78,6 @@ struct glob_scorer {
             memory.take<float>(num_values), mass.num_heads(), mass.seq_len());
         last_queries().observe(kv, queries, mass, memory);
         all_queries().observe(kv, queries, accumulated, memory);
-        const auto window = static_cast<float>(
-            (std::max)((std::min)(observation_window, queries.num_queries()), std::size_t{1}));
         for (std::size_t head = 0; head < num_kv_heads; ++head) {
             const std::size_t first = head * group_size * mass.seq_len();
             const std::size_t count = group_size * mass.seq_len();
@@ -92,7 +90,7 @@ struct glob_scorer {
             const auto share =
                 total > 0.0 ? static_cast<float>(static_cast<double>(group_size) / total) : 0.0F;
             for (std::size_t i = 0; i < count; ++i) {
-                out[i] = out[i] / window + all[i] * share;
+                out[i] += all[i] * share;
             }
         }
     }

@@ -3,6 +3,7 @@
 /// Heavy hitters: the tokens that all queries together attended to most.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/attention_mass.hpp>
 #include <kvcrush/math/attention_rows.hpp>
@@ -10,12 +11,9 @@
 #include <kvcrush/math/fold_heads.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -30,9 +28,8 @@ enum class h2o_normalisation {
 
 template <>
 struct enum_names<h2o_normalisation> {
-    static constexpr std::array values{
-        std::pair{std::string_view("reach"), h2o_normalisation::reach},
-        std::pair{std::string_view("none"), h2o_normalisation::none}};
+    static constexpr named_value<h2o_normalisation> values[] = {{"reach", h2o_normalisation::reach},
+                                                                {"none", h2o_normalisation::none}};
 };
 
 /// Scores a token by the attention it has accumulated.
@@ -56,7 +53,7 @@ struct h2o_scorer {
     std::size_t last = 0;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{
                 "normalise", &h2o_scorer::normalise, "what accumulated attention is divided by"},
             parameter{"last", &h2o_scorer::last, "queries that count, from the end; 0 = all"}};

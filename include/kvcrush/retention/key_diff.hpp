@@ -3,6 +3,7 @@
 /// Keys that point elsewhere than the others.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/row_batches.hpp>
 #include <kvcrush/math/row_dot.hpp>
@@ -16,7 +17,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -38,7 +38,7 @@ struct key_diff_scorer {
     static constexpr std::string_view about = "keys that turn away from the mean direction";
     static constexpr bool needs_attention = false;
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     /// @param[in]  kv      [num_kv_heads, seq_len, head_dim]

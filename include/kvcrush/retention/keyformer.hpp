@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/random.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/fold_heads.hpp>
@@ -17,7 +18,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -55,7 +55,7 @@ struct keyformer_scorer {
 
     static constexpr auto parameters() {
         using self = keyformer_scorer;
-        return std::tuple{
+        return parameter_list{
             parameter{"temperature", &self::temperature, "divides the logits; 1 to 2"},
             parameter{"last", &self::last, "queries that count, from the end; 0 = all"},
             parameter{"seed", &self::seed, "another seed, another noise"},
@@ -153,7 +153,7 @@ struct keyformer_scorer {
     /// The noise on one logit.
     [[nodiscard]] float
     noise_of(std::size_t head, std::size_t query, std::size_t token) const noexcept {
-        const std::uint64_t stream = (static_cast<std::uint64_t>(head) << 32) | query;
+        const std::uint64_t stream = (std::uint64_t{head} << 32) | query;
         // Half a step above the 24 random bits: neither 0 nor 1, so that both logarithms are finite.
         const double unit = static_cast<double>(random_unit(seed, stream, token)) + 0x1p-25;
         return -std::log(static_cast<float>(-std::log(unit)));

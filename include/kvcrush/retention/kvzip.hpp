@@ -28,7 +28,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -307,7 +306,7 @@ struct kvzip_reconstruction {
 
     static constexpr auto parameters() {
         using self = kvzip_reconstruction;
-        return std::tuple{
+        return parameter_list{
             parameter{"chunk", &self::chunk_size, "rows scored per pass"},
             parameter{"prefix", &self::num_sink_tokens, "rows at the start that every pass sees"},
             parameter{"lead", &self::num_lead_tokens, "tokens that a later request ends with"}};

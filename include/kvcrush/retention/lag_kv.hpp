@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/row_batches.hpp>
 #include <kvcrush/simd/softmax.hpp>
@@ -15,7 +16,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -55,7 +55,7 @@ struct lag_kv_scorer {
 
     static constexpr auto parameters() {
         using self = lag_kv_scorer;
-        return std::tuple{
+        return parameter_list{
             parameter{"lag", &self::lag, "tokens of a partition"},
             parameter{"scorer_sinks", &self::num_sink_tokens, "tokens before the first partition"},
             parameter{"cross", &self::cross_scoring, "compare tokens of different partitions"},

@@ -5,6 +5,7 @@
 
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/row_dot.hpp>
 
@@ -12,7 +13,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -35,7 +35,7 @@ struct q_filters_scorer {
     /// [num_kv_heads, head_dim] of the layer, row-major. The caller's memory: it must outlive the scorer.
     std::span<const float> filters = {};
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
 
     /// @throws std::invalid_argument if there are no filters
     void validate() const {

@@ -17,7 +17,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -31,10 +30,10 @@ enum class query_covariance {
 
 template <>
 struct enum_names<query_covariance> {
-    static constexpr std::array values{
-        std::pair{std::string_view("full"), query_covariance::full},
-        std::pair{std::string_view("diagonal"), query_covariance::diagonal},
-        std::pair{std::string_view("none"), query_covariance::none}};
+    static constexpr named_value<query_covariance> values[] = {
+        {"full", query_covariance::full},
+        {"diagonal", query_covariance::diagonal},
+        {"none", query_covariance::none}};
 };
 
 /// What turning by many angles does to a pair of channels on the mean: a turn and a scale.
@@ -74,12 +73,7 @@ public:
         /// Queries of so many first tokens of the sequence are left out.
         std::size_t num_sink_tokens = 0;
         query_covariance covariance = query_covariance::full;
-        double rope_theta = 10000.0;
-        /// Channels that RoPE turns, from the first; 0 means all.
-        std::size_t rotary_dim = 0;
-        rope_pairs pairing = rope_pairs::half_split;
-        /// Angles of a token [rad]; empty for those of rope_theta.
-        std::span<const float> inverse_frequencies = {};
+        kvcrush::rope rope = {};
     };
 
     /// Numbers that the spread of one head has.
@@ -109,7 +103,7 @@ public:
 
     /// @param queries  [num_q_heads, num_queries, head_dim], after RoPE, the last ones of the sequence
     /// @param memory   held_bytes() are taken; working_bytes() behind them are free again afterwards
-    /// @pre   queries.num_queries() <= seq_len
+    /// @pre   queries.num_queries() <= seq_len; wanted.rope.validate_for(head_dim) does not throw
     /// @note  O(num_q_heads * num_queries * head_dim^2), without the full covariance * head_dim
     query_statistics(const options& wanted,
                      const query_view& queries,
@@ -157,11 +151,8 @@ private:
         std::span<double> sums;   ///< [num_q_heads, dim]
 
         workspace(const options& wanted, const query_view& queries, scratch memory) noexcept
-            : dim(queries.head_dim()),
-              num_pairs((wanted.rotary_dim == 0 ? dim : (std::min)(wanted.rotary_dim, dim)) / 2) {
-            if (!wanted.inverse_frequencies.empty()) {
-                num_pairs = (std::min)(num_pairs, wanted.inverse_frequencies.size());
-            }
+            : dim(queries.head_dim()), num_pairs(wanted.rope.num_pairs(dim)) {
+            KVCRUSH_ASSERT(num_pairs <= dim / 2);
             angles = memory.take<double>(dim / 2).first(num_pairs);
             step_cos = memory.take<double>(dim / 2).first(num_pairs);
             step_sin = memory.take<double>(dim / 2).first(num_pairs);
@@ -172,11 +163,7 @@ private:
             product = memory.take<float>(tile * dim);
             block = memory.take<float>(tile * tile);
             sums = memory.take<double>(queries.num_q_heads() * dim);
-            if (wanted.inverse_frequencies.empty()) {
-                rope_frequencies(wanted.rope_theta, angles);
-            } else {
-                std::copy_n(wanted.inverse_frequencies.begin(), num_pairs, angles.begin());
-            }
+            wanted.rope.write_frequencies(angles);
             for (std::size_t i = 0; i < num_pairs; ++i) {
                 step_cos[i] = std::cos(angles[i]);
                 step_sin[i] = -std::sin(angles[i]); // the next query is one position nearer
@@ -201,7 +188,7 @@ private:
             const std::size_t num = (std::min)(tile, total - begin);
             find_turns(wanted.num_future, total - begin, num, room);
             for (std::size_t head = 0; head < queries.num_q_heads(); ++head) {
-                turn(wanted.pairing, queries, head, begin, num, room);
+                turn(wanted.rope.pairing, queries, head, begin, num, room);
                 add_sums(num, room, room.sums.subspan(head * dim, dim));
             }
         }
@@ -213,7 +200,7 @@ private:
             const std::size_t num = (std::min)(tile, total - begin);
             find_turns(wanted.num_future, total - begin, num, room);
             for (std::size_t head = 0; head < queries.num_q_heads(); ++head) {
-                turn(wanted.pairing, queries, head, begin, num, room);
+                turn(wanted.rope.pairing, queries, head, begin, num, room);
                 centre(num, room, room.sums.subspan(head * dim, dim));
                 const std::size_t size = spread_size(covariance_, dim);
                 add_spread(num, room, scale, spreads_.subspan(head * size, size));

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/key_redundancy.hpp>
 #include <kvcrush/math/window_logits.hpp>
@@ -16,7 +17,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -65,7 +65,7 @@ struct r_kv_scorer {
 
     static constexpr auto parameters() {
         using self = r_kv_scorer;
-        return std::tuple{
+        return parameter_list{
             parameter{"lambda", &self::lambda, "share of importance; the rest is redundancy"},
             parameter{"window", &self::observation_window, "last queries whose attention decides"},
             parameter{"kernel", &self::pooling_kernel_size, "width of the pool, odd [tokens]"},

@@ -3,6 +3,7 @@
 /// The baseline without which no figure means anything.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/random.hpp>
 #include <kvcrush/core/scorer.hpp>
 
@@ -10,7 +11,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -26,7 +26,8 @@ struct random_scorer {
     std::uint64_t seed = 0;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"seed", &random_scorer::seed, "another seed, another draw"}};
+        return parameter_list{
+            parameter{"seed", &random_scorer::seed, "another seed, another draw"}};
     }
     void validate() const {}
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/attention_mass.hpp>
 #include <kvcrush/math/attention_rows.hpp>
@@ -11,12 +12,9 @@
 #include <kvcrush/simd/pool.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -26,9 +24,8 @@ enum class pooling { max, avg, none };
 
 template <>
 struct enum_names<pooling> {
-    static constexpr std::array values{std::pair{std::string_view("max"), pooling::max},
-                                       std::pair{std::string_view("avg"), pooling::avg},
-                                       std::pair{std::string_view("none"), pooling::none}};
+    static constexpr named_value<pooling> values[] = {
+        {"max", pooling::max}, {"avg", pooling::avg}, {"none", pooling::none}};
 };
 
 /// Whether query heads are folded into kv heads before or after pooling. They differ for max pooling only.
@@ -36,14 +33,13 @@ enum class pooling_order { reduce_first, pool_first };
 
 template <>
 struct enum_names<pooling_order> {
-    static constexpr std::array values{
-        std::pair{std::string_view("reduce_first"), pooling_order::reduce_first},
-        std::pair{std::string_view("pool_first"), pooling_order::pool_first}};
+    static constexpr named_value<pooling_order> values[] = {
+        {"reduce_first", pooling_order::reduce_first}, {"pool_first", pooling_order::pool_first}};
 };
 
 /// Scores a token by what the last queries attend to, smoothed over its neighbours.
 ///
-///     mass[h, j]       = sum over the last `window` queries of softmax(q k / sqrt(head_dim))[h, i, j]
+///     mass[h, j]       = mean over the last `window` queries of softmax(q k / sqrt(head_dim))[h, i, j]
 ///     importance[k, j] = pool over j of mean of mass over the query heads of kv head k
 ///
 /// The tokens of the window itself are not pooled; they score as high as the best token before them, so that a window
@@ -51,7 +47,7 @@ struct enum_names<pooling_order> {
 /// @note A window longer than the question that ends the prompt loses the question: 8 to 16 for answering, 32 for
 ///       continuing text.
 /// @note O(num_q_heads * window * seq_len * head_dim)
-/// @see  SnapKV, arXiv:2404.14469. Deviations: one set per kv head (the authors repeat kv heads and keep one set per
+/// @see  SnapKV, arXiv:2404.14469. Deviations: means over the window (the authors sum, which ranks alike); one set per kv head (the authors repeat kv heads and keep one set per
 ///       query head); max pooling of 7 as in the authors' LongBench runs (their class default is avg 5, window 64).
 struct snapkv_scorer {
     static constexpr std::string_view name = "snapkv";
@@ -72,7 +68,7 @@ struct snapkv_scorer {
 
     static constexpr auto parameters() {
         using self = snapkv_scorer;
-        return std::tuple{
+        return parameter_list{
             parameter{"window", &self::observation_window, "last queries whose attention decides"},
             parameter{"pool", &self::pool, "smoothing along the sequence"},
             parameter{"kernel", &self::pooling_kernel_size, "width of the pool, odd [tokens]"},
@@ -117,12 +113,15 @@ struct snapkv_scorer {
                        mass.values(),
                        memory.take<float>(attention_mass_workspace(
                            kv.shape(), window.num_q_heads(), window.num_queries())));
+        divide(mass, window.num_queries());
     }
 
     /// @param[in]  attention  [num_q_heads, >= window, seq_len] weights of the last queries
     /// @param[out] mass       [num_q_heads, seq_len]
     void observe(const attention_view& attention, head_scores mass, scratch) const noexcept {
-        attention_mass(attention.last(observation_window), mass);
+        const attention_view window = attention.last(observation_window);
+        attention_mass(window, mass);
+        divide(mass, window.num_queries());
     }
 
     /// @param[out] scores  [num_kv_heads, seq_len]
@@ -156,6 +155,13 @@ struct snapkv_scorer {
     }
 
 private:
+    static void divide(head_scores mass, std::size_t num_queries) noexcept {
+        const auto count = static_cast<float>((std::max)(num_queries, std::size_t{1}));
+        for (float& value : mass.values()) {
+            value /= count;
+        }
+    }
+
     [[nodiscard]] std::size_t prefix(std::size_t seq_len) const noexcept {
         return seq_len - num_queries(seq_len);
     }

@@ -19,7 +19,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -44,12 +43,12 @@ struct squared_attention_scorer {
     std::size_t pooling_kernel_size = 7;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"window",
-                                    &squared_attention_scorer::window,
-                                    "queries that count, from the end"},
-                          parameter{"kernel",
-                                    &squared_attention_scorer::pooling_kernel_size,
-                                    "tokens to pool over, odd; 1 = none"}};
+        return parameter_list{parameter{"window",
+                                        &squared_attention_scorer::window,
+                                        "queries that count, from the end"},
+                              parameter{"kernel",
+                                        &squared_attention_scorer::pooling_kernel_size,
+                                        "tokens to pool over, odd; 1 = none"}};
     }
 
     /// @throws std::invalid_argument if window is 0 or pooling_kernel_size even

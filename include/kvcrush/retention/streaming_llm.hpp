@@ -3,12 +3,12 @@
 /// Attention sinks and a sliding window, nothing else.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -21,7 +21,7 @@ struct streaming_llm_scorer {
     static constexpr bool needs_attention = false;
     static constexpr bool reads_cache = false;
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     /// @param[out] scores  [num_kv_heads, seq_len]; above 2^24 tokens neighbours may tie, the earlier one then stays

@@ -3,6 +3,7 @@
 /// The tokens that the last token looks at.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/scorer.hpp>
 #include <kvcrush/math/fold_heads.hpp>
 #include <kvcrush/retention/h2o.hpp>
@@ -10,7 +11,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -31,7 +31,7 @@ struct tova_scorer {
     static constexpr bool needs_attention = true;
     static constexpr bool observes_heads_alone = true;
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     /// Queries to hand over for a sequence of this length.

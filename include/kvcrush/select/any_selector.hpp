@@ -3,7 +3,9 @@
 /// A selector that is chosen when a program runs.
 #pragma once
 
+#include <kvcrush/config.hpp>
 #include <kvcrush/core/layer_context.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/math/any_source.hpp>
 #include <kvcrush/select/selector.hpp>
@@ -14,7 +16,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -27,7 +28,7 @@ class any_selector {
 public:
     static constexpr std::string_view name = "any_selector";
     static constexpr bool needs_attention = true;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
 
     any_selector() : any_selector(top_k_selector{}) {}
 
@@ -35,7 +36,8 @@ public:
     template <typename P>
         requires(!std::is_same_v<std::remove_cvref_t<P>, any_selector> &&
                  Selector<std::remove_cvref_t<P>, any_source, query_view>)
-    any_selector(P&& selector) // NOLINT(google-explicit-constructor): a selector is one wherever one is asked for
+    any_selector(
+        P&& selector) // NOLINT(google-explicit-constructor): a selector is one wherever one is asked for
         : held_(std::make_shared<const model<std::remove_cvref_t<P>>>(std::forward<P>(selector))) {
         held_->validate();
     }
@@ -128,8 +130,7 @@ private:
                 return 0;
             }
         }
-        [[nodiscard]] std::size_t
-        scratch_bytes(const problem_size& size) const noexcept override {
+        [[nodiscard]] std::size_t scratch_bytes(const problem_size& size) const noexcept override {
             return policy.scratch_bytes(size);
         }
         void select(const selection_request& what,
@@ -147,3 +148,7 @@ private:
 
 } // namespace v0
 } // namespace kvcrush
+
+#if KVCRUSH_EXTERN_INSTANCES
+#    include <kvcrush/select/detail/any_selector_instances.hpp>
+#endif

@@ -24,7 +24,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -52,7 +51,7 @@ struct block_refinement {
     kvcrush::anchor anchor{.kind = anchor_kind::zeros};
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"block_size", &block_refinement::block_size, "tokens per block"}};
     }
 

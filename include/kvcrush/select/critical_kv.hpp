@@ -19,7 +19,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -28,7 +27,7 @@ inline namespace v0 {
 struct plain_value_norms {
     static constexpr std::string_view name = "plain";
     static constexpr bool reads_values = true;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 };
 
@@ -42,7 +41,7 @@ struct given_value_norms {
     /// [num_kv_heads, seq_len]
     const_head_scores norms{};
 
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 };
 
@@ -60,7 +59,7 @@ concept ValueNorms = Policy<N> && requires {
 /// @tparam Norms  plain_value_norms (||v||_1, the cache is enough) or given_value_norms (||W_o v||_1, as in the paper;
 ///                the engine provides W_o of the layer, or the norms)
 /// @note   Scores must not be negative: attention, or a softmax. epsilon is compared with scores that are means of
-///         attention over the window; for sums over W queries, as snapkv gives them, take W times as much.
+///         attention over queries, as snapkv and h2o give them; for sums over W queries take W times as much.
 /// @note   Linear in tokens. Ties keep the earlier token, NaN is the lowest. plain_value_norms reads V once.
 /// @see    CriticalKV, arXiv:2502.03805, and kvpress. Deviations: without W_o the norm is that of v itself; sinks and
 ///         recent tokens are outside both stages. Leave out norms of scorers that have their own (expected_attention).
@@ -77,12 +76,12 @@ struct critical_kv_selector {
     Norms norms{};
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"first",
-                                    &critical_kv_selector::first_stage,
-                                    "part of the middle budget that goes by score alone"},
-                          parameter{"epsilon",
-                                    &critical_kv_selector::epsilon,
-                                    "added to scores before they meet the norms"}};
+        return parameter_list{parameter{"first",
+                                        &critical_kv_selector::first_stage,
+                                        "part of the middle budget that goes by score alone"},
+                              parameter{"epsilon",
+                                        &critical_kv_selector::epsilon,
+                                        "added to scores before they meet the norms"}};
     }
 
     /// @throws std::invalid_argument if first_stage lies outside [0, 1] or epsilon is negative or not finite
@@ -149,12 +148,7 @@ struct critical_kv_selector {
                         tokens[count++] = static_cast<token_index>(t);
                     }
                 }
-                const std::span<const float> rest = weighed.first(count);
-                const simd::rank_cut cut = simd::find_rank_cut(rest, budget - forced);
-                for (std::size_t i = 0; i < count; ++i) {
-                    kept[tokens[i] / 64] |= std::uint64_t{cut.contains(rest[i], i)}
-                                            << (tokens[i] % 64);
-                }
+                mark_second(weighed.first(count), tokens, budget - forced, kept);
             }
             out.extend_range(0, area.middle_begin);
             simd::write_marked(
@@ -165,6 +159,17 @@ struct critical_kv_selector {
     }
 
 private:
+    /// The second stage, over the tokens that the first one left.
+    static void mark_second(std::span<const float> weighed,
+                            std::span<const token_index> tokens,
+                            std::size_t count,
+                            std::span<std::uint64_t> kept) noexcept {
+        const simd::rank_cut cut = simd::find_rank_cut(weighed, count);
+        for (std::size_t i = 0; i < weighed.size(); ++i) {
+            kept[tokens[i] / 64] |= std::uint64_t{cut.contains(weighed[i], i)} << (tokens[i] % 64);
+        }
+    }
+
     template <typename... Inputs>
     [[nodiscard]] float
     norm_of(std::size_t head, std::size_t token, const Inputs&... inputs) const noexcept {

@@ -20,7 +20,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -56,7 +55,7 @@ struct diverse_kv_selector {
 
     static constexpr auto parameters() {
         using self = diverse_kv_selector;
-        return std::tuple{
+        return parameter_list{
             parameter{"group", &self::group_size, "tokens of a group"},
             parameter{"share", &self::share, "part of the middle budget for diverse groups"},
             parameter{"rounds", &self::rounds, "most rounds of picking"},

@@ -23,7 +23,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -66,7 +65,7 @@ struct horizons_selector {
 
     static constexpr auto parameters() {
         using self = horizons_selector;
-        return std::tuple{
+        return parameter_list{
             parameter{"near", &self::near_share, "part of the middle budget for the last query"},
             parameter{"unlike", &self::unlike_share, "part for keys unlike the others"},
             parameter{"kernel", &self::pooling_kernel_size, "width of their pool, odd [tokens]"}};

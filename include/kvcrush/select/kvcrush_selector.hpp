@@ -6,6 +6,9 @@
 #include <kvcrush/allocation/representative_share.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/layer_context.hpp>
+#include <kvcrush/core/parameter.hpp>
+#include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/grouping/anchor.hpp>
 #include <kvcrush/grouping/distance_order.hpp>
 #include <kvcrush/grouping/linspace.hpp>
@@ -23,8 +26,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 
 namespace kvcrush {
@@ -34,7 +37,7 @@ inline namespace v0 {
 struct own_scores {
     static constexpr std::string_view name = "own";
     static constexpr bool needs_attention = false;
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 };
 
@@ -46,7 +49,8 @@ concept ObservedSignature = Policy<S> && requires(const S& signature,
                                                   std::span<std::uint64_t> codes,
                                                   scratch memory) {
     { signature.num_bits(observed.num_heads()) } -> std::same_as<std::size_t>;
-    { signature.build(observed, area, codes, memory) } noexcept;
+    { signature.build(observed, area, codes, memory) }
+    noexcept;
 };
 
 /// A portrait made from keys, one per kv head; it brings an anchor of its own.
@@ -106,13 +110,49 @@ struct kvcrush_selector {
     Bits bits{};
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{
                 "share", &kvcrush_selector::share, "part of the middle budget for representatives"},
             parameter{"split",
                       &kvcrush_selector::split,
                       "adaptive: less where few tokens are negligible"},
             parameter{"sort", &kvcrush_selector::sort, "order of the distances to pick along"}};
+    }
+    static constexpr auto parts() {
+        using self = kvcrush_selector;
+        if constexpr (ScorePicker<Picker>) { // no portrait: neither signature nor anchor
+            return parameter_list{&self::picker};
+        } else {
+            return parameter_list{&self::signature, &self::anchor, &self::picker};
+        }
+    }
+    /// Its parts by name, where they are not the defaults, and parameters: "pick=second_score,second=h2o(last=256)".
+    [[nodiscard]] std::string arguments() const {
+        std::string result;
+        if (Signature::name != head_signature::name) {
+            append_argument(result, std::string("signature=").append(Signature::name));
+        }
+        if (Picker::name != linspace_picker::name) {
+            append_argument(result, std::string("pick=").append(Picker::name));
+        }
+        if constexpr (ScorePicker<Picker>) {
+            append_argument(result, policy_arguments(picker));
+        } else if constexpr (looks_again) {
+            append_argument(result, "bits=" + policy_text(bits));
+        }
+        append_argument(result, changed_parameters(*this, kvcrush_selector{}));
+        return result;
+    }
+    /// The same with anchors of the layer's own, and with the scorer it may hold as it is to be there.
+    [[nodiscard]] kvcrush_selector at_layer(const layer_context& where) const {
+        kvcrush_selector own = *this;
+        own.anchor.seed = detail::seed_at(anchor.seed, where);
+        if constexpr (ScorePicker<Picker>) {
+            own.picker.second = policy_at_layer(picker.second, where);
+        } else if constexpr (looks_again) {
+            own.bits = policy_at_layer(bits, where);
+        }
+        return own;
     }
 
     /// @throws std::invalid_argument if share lies outside [0, 1], or from the parts
@@ -187,7 +227,8 @@ struct kvcrush_selector {
             const second_opinion opinion(
                 picker.second, size_of(request, inputs...), own.memory, inputs...);
             select_each(own, out, [&](const vacancies& of) {
-                opinion.mark_best(of.head, own.area, of.important, of.picks, of.kept, of.memory);
+                opinion.mark_best_of_rest(
+                    of.head, own.area, of.important, of.picks, of.kept, of.memory);
             });
         } else {
             if constexpr (looks_again) {

@@ -14,7 +14,6 @@
 #include <kvcrush/simd/rank_cut.hpp>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -23,8 +22,6 @@
 #include <numeric>
 #include <span>
 #include <string_view>
-#include <tuple>
-#include <utility>
 #include <vector>
 
 namespace kvcrush {
@@ -42,10 +39,10 @@ enum class kvzip_level {
 
 template <>
 struct enum_names<kvzip_level> {
-    static constexpr std::array values{
-        std::pair{std::string_view("pair"), kvzip_level::pair},
-        std::pair{std::string_view("pair_uniform"), kvzip_level::pair_uniform},
-        std::pair{std::string_view("head"), kvzip_level::head}};
+    static constexpr named_value<kvzip_level> values[] = {
+        {"pair", kvzip_level::pair},
+        {"pair_uniform", kvzip_level::pair_uniform},
+        {"head", kvzip_level::head}};
 };
 
 /// Where the line is drawn.
@@ -59,9 +56,8 @@ enum class kvzip_cut {
 
 template <>
 struct enum_names<kvzip_cut> {
-    static constexpr std::array values{
-        std::pair{std::string_view("exact"), kvzip_cut::exact},
-        std::pair{std::string_view("threshold"), kvzip_cut::threshold}};
+    static constexpr named_value<kvzip_cut> values[] = {{"exact", kvzip_cut::exact},
+                                                        {"threshold", kvzip_cut::threshold}};
 };
 
 /// Spends one number of rows on all layers and heads of a model.
@@ -77,8 +73,8 @@ struct kvzip_selector {
     kvzip_cut cut = kvzip_cut::exact;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"level", &kvzip_selector::level, "what competes with what"},
-                          parameter{"cut", &kvzip_selector::cut, "exact, or as published"}};
+        return parameter_list{parameter{"level", &kvzip_selector::level, "what competes with what"},
+                              parameter{"cut", &kvzip_selector::cut, "exact, or as published"}};
     }
 
     /// @throws std::invalid_argument if a threshold is asked for where heads share evenly

@@ -32,14 +32,13 @@
 #include <kvcrush/simd/bitmap.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <random>
+#include <ranges>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
 namespace kvcrush {
@@ -77,7 +76,7 @@ struct openvino_compat {
 
     static constexpr auto parameters() {
         using self = openvino_compat;
-        return std::tuple{
+        return parameter_list{
             parameter{"block_size", &self::block_size, "tokens per block"},
             parameter{"sinks", &self::num_sink_tokens, "tokens kept at the start"},
             parameter{"recent", &self::num_recent_tokens, "tokens kept at the end"},
@@ -198,13 +197,15 @@ public:
     /// @param[in] scores              [cached tokens], sums over heads and scored queries, sinks included
     /// @param[in] num_scored_queries  see openvino_compat::scored_queries
     /// @pre layer < num_layers; the cache has not shrunk but by evict(); scores.size() <= max_tokens
-    template <ScoreValue Score>
+    template <std::ranges::contiguous_range Scores>
+        requires ScoreValue<std::ranges::range_value_t<Scores>>
     void register_scores(std::size_t layer,
-                         std::span<const Score> scores,
+                         const Scores& scores,
                          std::size_t num_scored_queries) noexcept {
         KVCRUSH_ASSERT(layer < layers_.size());
-        const std::size_t sinks = (std::min)(settings_.num_sink_tokens, scores.size());
-        layers_[layer].add(scores.subspan(sinks), num_scored_queries, settings_.observation_window);
+        const std::span<const std::ranges::range_value_t<Scores>> all(scores);
+        const std::size_t sinks = (std::min)(settings_.num_sink_tokens, all.size());
+        layers_[layer].add(all.subspan(sinks), num_scored_queries, settings_.observation_window);
     }
 
     /// True where evict() has something to do: the cache outgrew its limit by a whole block. Evict only once the

@@ -5,9 +5,7 @@
 
 #include <kvcrush/core/parameter.hpp>
 
-#include <array>
 #include <string_view>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -22,9 +20,8 @@ enum class page_table {
 
 template <>
 struct enum_names<page_table> {
-    static constexpr std::array values{
-        std::pair{std::string_view("per_head"), page_table::per_head},
-        std::pair{std::string_view("shared"), page_table::shared}};
+    static constexpr named_value<page_table> values[] = {{"per_head", page_table::per_head},
+                                                         {"shared", page_table::shared}};
 };
 
 /// What the portrait of a page is made of.
@@ -39,10 +36,9 @@ enum class page_bits {
 
 template <>
 struct enum_names<page_bits> {
-    static constexpr std::array values{
-        std::pair{std::string_view("per_head"), page_bits::per_head},
-        std::pair{std::string_view("summed"), page_bits::summed},
-        std::pair{std::string_view("summed_rest"), page_bits::summed_rest}};
+    static constexpr named_value<page_bits> values[] = {{"per_head", page_bits::per_head},
+                                                        {"summed", page_bits::summed},
+                                                        {"summed_rest", page_bits::summed_rest}};
 };
 
 /// What one bit of the anchor stands for.
@@ -55,8 +51,8 @@ enum class anchor_span {
 
 template <>
 struct enum_names<anchor_span> {
-    static constexpr std::array values{std::pair{std::string_view("bit"), anchor_span::bit},
-                                       std::pair{std::string_view("page"), anchor_span::page}};
+    static constexpr named_value<anchor_span> values[] = {{"bit", anchor_span::bit},
+                                                          {"page", anchor_span::page}};
 };
 
 } // namespace v0

@@ -6,6 +6,7 @@
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/parameter.hpp>
+#include <kvcrush/core/policy_text.hpp>
 #include <kvcrush/grouping/anchor.hpp>
 #include <kvcrush/grouping/distance_order.hpp>
 #include <kvcrush/grouping/linspace.hpp>
@@ -27,8 +28,8 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -66,7 +67,7 @@ struct page_selector {
     Picker picker{};
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"page", &page_selector::page_size, "tokens of a page"},
             parameter{
                 "share", &page_selector::share, "part of the middle budget for representatives"},
@@ -75,6 +76,18 @@ struct page_selector {
             parameter{"quantile", &page_selector::quantile, "share of the tokens a head marks"},
             parameter{"span", &page_selector::span, "what a bit of the anchor is compared with"},
             parameter{"sort", &page_selector::sort, "order of the distances to pick along"}};
+    }
+    static constexpr auto parts() {
+        return parameter_list{&page_selector::anchor, &page_selector::picker};
+    }
+    /// As those of kvcrush_selector, whose pages are a portrait of their own: "signature=page,page=8".
+    [[nodiscard]] std::string arguments() const {
+        std::string result = "signature=page";
+        if (Picker::name != linspace_picker::name) {
+            result.append(",pick=").append(Picker::name);
+        }
+        append_argument(result, changed_parameters(*this, page_selector{}));
+        return result;
     }
 
     /// @throws std::invalid_argument if page_size lies outside [1, 4096], share or quantile outside [0, 1], or if

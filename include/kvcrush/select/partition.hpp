@@ -14,7 +14,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -87,7 +86,7 @@ struct partition_selector {
     std::size_t lag = 128;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"lag", &partition_selector::lag, "tokens of a partition"}};
+        return parameter_list{parameter{"lag", &partition_selector::lag, "tokens of a partition"}};
     }
 
     /// @throws std::invalid_argument if lag is 0

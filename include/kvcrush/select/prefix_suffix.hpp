@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -32,9 +31,9 @@ struct prefix_suffix_selector {
     std::size_t num_prefix_tokens = 4;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"prefix",
-                                    &prefix_suffix_selector::num_prefix_tokens,
-                                    "tokens kept at the start, sinks included"}};
+        return parameter_list{parameter{"prefix",
+                                        &prefix_suffix_selector::num_prefix_tokens,
+                                        "tokens kept at the start, sinks included"}};
     }
     void validate() const {}
 

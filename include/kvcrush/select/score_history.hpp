@@ -15,7 +15,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace kvcrush {
@@ -31,9 +30,8 @@ enum class block_aggregation {
 
 template <>
 struct enum_names<block_aggregation> {
-    static constexpr std::array values{
-        std::pair{std::string_view("sum"), block_aggregation::sum},
-        std::pair{std::string_view("norm_sum"), block_aggregation::norm_sum}};
+    static constexpr named_value<block_aggregation> values[] = {
+        {"sum", block_aggregation::sum}, {"norm_sum", block_aggregation::norm_sum}};
 };
 
 /// Accumulated score and reach of every tracked token of one layer.

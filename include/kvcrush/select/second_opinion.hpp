@@ -54,12 +54,12 @@ public:
     /// Marks the `picks` best middle tokens that are not taken; ties keep the earlier token, NaN is the lowest score.
     /// @param[in] taken   [simd::bitmap_words(middle)], 0 for candidates; at least `picks` of them
     /// @param     marked  likewise; bits of the chosen tokens are set, others stay
-    void mark_best(std::size_t head,
-                   const areas& area,
-                   std::span<const std::uint64_t> taken,
-                   std::size_t picks,
-                   std::span<std::uint64_t> marked,
-                   scratch memory) const noexcept {
+    void mark_best_of_rest(std::size_t head,
+                           const areas& area,
+                           std::span<const std::uint64_t> taken,
+                           std::size_t picks,
+                           std::span<std::uint64_t> marked,
+                           scratch memory) const noexcept {
         const std::span<const float> row = area.middle(scores_.row(head));
         const std::span<float> scores = memory.take<float>(row.size());
         const std::span<token_index> tokens = memory.take<token_index>(row.size());

@@ -17,14 +17,12 @@
 #include <kvcrush/simd/top_k.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
 #include <string_view>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -39,9 +37,8 @@ enum class chunk_sets {
 
 template <>
 struct enum_names<chunk_sets> {
-    static constexpr std::array values{
-        std::pair{std::string_view("per_layer"), chunk_sets::per_layer},
-        std::pair{std::string_view("per_head"), chunk_sets::per_head}};
+    static constexpr named_value<chunk_sets> values[] = {{"per_layer", chunk_sets::per_layer},
+                                                         {"per_head", chunk_sets::per_head}};
 };
 
 /// Sums of the scores of all heads per middle token. NaN is passed over: the other heads speak for its head too. Where

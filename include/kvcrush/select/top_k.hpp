@@ -3,13 +3,13 @@
 /// The best-scored tokens of each head.
 #pragma once
 
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/select/selector.hpp>
 #include <kvcrush/simd/top_k.hpp>
 
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -18,7 +18,7 @@ inline namespace v0 {
 struct top_k_selector {
     static constexpr std::string_view name = "top_k";
     static constexpr std::string_view about = "the best-scored tokens of each head";
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 
     [[nodiscard]] std::size_t scratch_bytes(const problem_size&) const noexcept { return 0; }

@@ -19,14 +19,11 @@
 #include <kvcrush/simd/rank_cut.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
-#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -41,9 +38,8 @@ enum class bit_rule {
 
 template <>
 struct enum_names<bit_rule> {
-    static constexpr std::array values{
-        std::pair{std::string_view("top_fraction"), bit_rule::top_fraction},
-        std::pair{std::string_view("mean"), bit_rule::mean}};
+    static constexpr named_value<bit_rule> values[] = {{"top_fraction", bit_rule::top_fraction},
+                                                       {"mean", bit_rule::mean}};
 };
 
 /// One bit per head: bit h of token t is set where head h cares about token t.
@@ -56,7 +52,7 @@ struct head_signature {
     double quantile = 0.5;
 
     static constexpr auto parameters() {
-        return std::tuple{
+        return parameter_list{
             parameter{"rule", &head_signature::rule, "a head marks its"},
             parameter{"quantile", &head_signature::quantile, "share of the tokens a head marks"}};
     }

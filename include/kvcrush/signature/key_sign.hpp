@@ -24,7 +24,6 @@
 #include <limits>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 
 namespace kvcrush {
@@ -48,7 +47,7 @@ struct key_sign_signature {
     std::size_t channels = 32;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{
+        return parameter_list{parameter{
             "channels", &key_sign_signature::channels, "key channels that make bits, 0 for all"}};
     }
 

@@ -7,7 +7,8 @@
 /// Remez exchange), and n is added to the exponent bits. AVX2 and AVX-512 do the same operations in
 /// the same order and agree bit for bit. Error: below 0.9 ulp, 2^-23 relative (measured on every
 /// seventh float); the scalar rung has that of std::exp. Results below the smallest normal float
-/// (arguments below -87.3365) are 0.
+/// (arguments below -87.3365) are 0. Such arguments, -infinity among them, raise no floating-point exceptions; within
+/// kernels those between -infinity and -2e38 overflow.
 #pragma once
 
 #include <kvcrush/config.hpp>
@@ -31,6 +32,8 @@ namespace detail {
 inline constexpr float exp_lowest = -87.336540F;
 /// Largest argument of the array form: leaves room to add such results.
 inline constexpr float exp_highest = 88.0F;
+/// What the array form takes smaller arguments for.
+inline constexpr float exp_least = -1e38F;
 
 /// e^x, 0 for NaN and below exp_lowest.
 inline float exp_scalar(float x) noexcept { return x >= exp_lowest ? std::exp(x) : 0.0F; }
@@ -50,10 +53,12 @@ inline constexpr float exp_c6 = 0x1.6a23d0p-10F;
 
 /// e^x for x <= exp_highest; 0 for NaN and below exp_lowest.
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline __m256 exp_avx2(__m256 x) noexcept {
+    const __m256 in_range = _mm256_cmp_ps(x, _mm256_set1_ps(exp_lowest), _CMP_GE_OQ);
     const __m256 rounder = _mm256_set1_ps(exp_rounder);
     const __m256 shifted = _mm256_fmadd_ps(x, _mm256_set1_ps(exp_log2e), rounder);
-    const __m256 n = _mm256_sub_ps(shifted, rounder);
-    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(exp_ln2_high), x);
+    // The polynomial is that of 0 for what counts for nothing, as it would overflow.
+    const __m256 n = _mm256_and_ps(_mm256_sub_ps(shifted, rounder), in_range);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(exp_ln2_high), _mm256_and_ps(x, in_range));
     r = _mm256_fnmadd_ps(n, _mm256_set1_ps(exp_ln2_low), r);
     __m256 p = _mm256_set1_ps(exp_c6);
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(exp_c5));
@@ -64,17 +69,18 @@ inline constexpr float exp_c6 = 0x1.6a23d0p-10F;
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0F));
     const __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(p),
                                             _mm256_slli_epi32(_mm256_castps_si256(shifted), 23));
-    const __m256 in_range = _mm256_cmp_ps(x, _mm256_set1_ps(exp_lowest), _CMP_GE_OQ);
     return _mm256_and_ps(_mm256_castsi256_ps(scaled), in_range);
 }
 
 /// e^x for x <= exp_highest; 0 for NaN and below exp_lowest.
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512 exp_avx512(__m512 x) noexcept {
+    const __mmask16 in_range = _mm512_cmp_ps_mask(x, _mm512_set1_ps(exp_lowest), _CMP_GE_OQ);
     const __m512 rounder = _mm512_set1_ps(exp_rounder);
     const __m512 shifted = _mm512_fmadd_ps(x, _mm512_set1_ps(exp_log2e), rounder);
     const __m512 n = _mm512_sub_ps(shifted, rounder);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(exp_ln2_high), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(exp_ln2_low), r);
+    // The polynomial is that of 0 for what counts for nothing, as it would overflow.
+    __m512 r = _mm512_maskz_fnmadd_ps(in_range, n, _mm512_set1_ps(exp_ln2_high), x);
+    r = _mm512_maskz_fnmadd_ps(in_range, n, _mm512_set1_ps(exp_ln2_low), r);
     __m512 p = _mm512_set1_ps(exp_c6);
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(exp_c5));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(exp_c4));
@@ -82,7 +88,6 @@ inline constexpr float exp_c6 = 0x1.6a23d0p-10F;
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(exp_c2));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0F));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0F));
-    const __mmask16 in_range = _mm512_cmp_ps_mask(x, _mm512_set1_ps(exp_lowest), _CMP_GE_OQ);
     // The masked shift avoids a warning in GCC 12's own header (gcc.gnu.org/PR105593).
     const __m512i exponent = _mm512_maskz_slli_epi32(in_range, _mm512_castps_si512(shifted), 23);
     return _mm512_castsi512_ps(_mm512_maskz_add_epi32(in_range, _mm512_castps_si512(p), exponent));
@@ -104,28 +109,32 @@ inline void exp_many_scalar(const exp_args& args) noexcept {
 
 #if KVCRUSH_X86_DISPATCH
 
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline __m256 exp_of_any_avx2(__m256 x) noexcept {
+    // min and max return their second operand where one is NaN, and exp turns that into 0.
+    x = _mm256_min_ps(_mm256_set1_ps(exp_highest), x);
+    return exp_avx2(_mm256_max_ps(_mm256_set1_ps(exp_least), x));
+}
+
 KVCRUSH_TARGET_AVX2 inline void exp_many_avx2(const exp_args& args) noexcept {
-    // min returns its second operand where one is NaN, and exp turns that into 0.
-    const __m256 highest = _mm256_set1_ps(exp_highest);
     std::size_t i = 0;
     for (; i + 8 <= args.size; i += 8) {
-        _mm256_storeu_ps(args.out + i,
-                         exp_avx2(_mm256_min_ps(highest, _mm256_loadu_ps(args.in + i))));
+        _mm256_storeu_ps(args.out + i, exp_of_any_avx2(_mm256_loadu_ps(args.in + i)));
     }
     if (i < args.size) {
         const __m256i lanes = first_lanes_avx2(args.size - i);
         const __m256 x = _mm256_maskload_ps(args.in + i, lanes);
-        _mm256_maskstore_ps(args.out + i, lanes, exp_avx2(_mm256_min_ps(highest, x)));
+        _mm256_maskstore_ps(args.out + i, lanes, exp_of_any_avx2(x));
     }
 }
 
 KVCRUSH_TARGET_AVX512 inline void exp_many_avx512(const exp_args& args) noexcept {
     const __m512 highest = _mm512_set1_ps(exp_highest);
+    const __m512 least = _mm512_set1_ps(exp_least);
     for (std::size_t i = 0; i < args.size; i += 16) {
         const __mmask16 lanes = first_lanes_avx512(args.size - i);
-        const __m512 x = _mm512_maskz_loadu_ps(lanes, args.in + i);
-        _mm512_mask_storeu_ps(
-            args.out + i, lanes, exp_avx512(_mm512_maskz_min_ps(lanes, highest, x)));
+        __m512 x = _mm512_maskz_loadu_ps(lanes, args.in + i);
+        x = _mm512_maskz_max_ps(lanes, least, _mm512_maskz_min_ps(lanes, highest, x));
+        _mm512_mask_storeu_ps(args.out + i, lanes, exp_avx512(x));
     }
 }
 

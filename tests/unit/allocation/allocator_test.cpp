@@ -16,7 +16,6 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
 namespace kvcrush {
@@ -24,7 +23,7 @@ namespace {
 
 struct policy_parts {
     static constexpr std::string_view name = "test";
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const {}
 };
 

@@ -10,6 +10,7 @@
 
 #include "stored_cache.hpp"
 #include "unit/simd/every_rung.hpp"
+#include "unit/simd/fp_exceptions.hpp"
 
 #include <gtest/gtest.h>
 
@@ -95,6 +96,24 @@ TEST_P(AttendShapes, GiveTheSameBitsForManyQueriesAtAnyNumberOfLanes) {
         EXPECT_EQ(several.output, one.output);
         EXPECT_EQ(several.weights, one.weights);
         EXPECT_EQ(several.log_sum_exp, one.log_sum_exp);
+    }
+}
+
+TEST_P(AttendShapes, RaiseNoFloatingPointExceptions) {
+    for (const float key_size : {1.0F, 1e3F, 1e15F}) {
+        stored_cache cache(32, 48, rung());
+        cache.begin_head();
+        cache.add_segment(f32_rows, f16_rows, 67, placing::in_a_row, true, key_size);
+        cache.add_segment(int8_rows, int8_rows, 130, placing::in_a_row, false, key_size);
+        cache.begin_head();
+        cache.add_segment(f32_rows, f32_rows, 3, placing::in_a_row, false, key_size);
+        for (const std::size_t queries : std::initializer_list<std::size_t>{1, 7, 140}) {
+            const std::vector<float> rows = normal_floats(6 * queries * 32, 8);
+            EXPECT_EQ(reference::raised_exceptions(
+                          [&] { static_cast<void>(run_attend(cache, rows, 6, queries)); }),
+                      0)
+                << queries << " queries, keys of " << key_size;
+        }
     }
 }
 

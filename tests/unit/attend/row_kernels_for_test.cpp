@@ -15,7 +15,6 @@
 #include <cstring>
 #include <limits>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
 namespace home_made {
@@ -26,7 +25,7 @@ struct scaled_codec {
     float factor = 8.0F;
 
     static constexpr auto parameters() {
-        return std::tuple{kvcrush::parameter{"factor", &scaled_codec::factor, "of each float"}};
+        return parameter_list{kvcrush::parameter{"factor", &scaled_codec::factor, "of each float"}};
     }
     void validate() const noexcept {}
     void validate_for(std::size_t) const noexcept {}

@@ -341,6 +341,11 @@ TEST(KvCache, RefusesWhatDoesNotFitInEveryBuild) {
     refuses([&] { cache.observe(7, queries_of(0, 0, 1)); });
     refuses([&] { static_cast<void>(cache.choose({.keep = cache_budget::tokens(35)})); });
     refuses([&] { cache.apply({}); });
+    std::vector<layer_choice> choice = cache.choose();
+    choice[1].tiers.back() = 2; // there are two
+    refuses([&] { cache.apply(choice); });
+    EXPECT_EQ(lengths(cache), std::vector<std::size_t>(4, 100)) << "not even the first layer has changed";
+    EXPECT_EQ(cache.layer(0).dense_rows(0), 100U);
     // Layers that have seen different numbers of tokens.
     ASSERT_TRUE(cache.append(0, keys_of(0, 100, 1), values_of(0, 100, 1)));
     EXPECT_EQ(cache.tokens_seen(), 100U);
@@ -353,6 +358,19 @@ TEST(KvCache, RefusesWhatDoesNotFitInEveryBuild) {
     cache.compress();
     refuses([&] { cache.use(eight_times()); }); // rows are encoded already
     EXPECT_EQ(cache.how().rows.tiers.size(), 2U);
+}
+
+TEST(KvCache, WithoutATokenThereIsNothingToDo) {
+    for (const recipe& how : {recipe(four_times()), recipe(kvcrush_auto()), recipe(eight_times())}) {
+        kv_cache cache(model, how);
+        EXPECT_FALSE(cache.is_due());
+        const compression done = cache.compress();
+        EXPECT_EQ(done.rows_kept, 0.0);
+        std::vector<float> output(model.num_q_heads * model.value_dim);
+        EXPECT_THROW(cache.attend(0, queries_of(0, 0, 1), output), std::invalid_argument);
+        read(cache, 60);
+        EXPECT_EQ(cache.tokens_seen(), 60U);
+    }
 }
 
 TEST(KvCache, AnotherRecipeMayFollowBeforeRowsAreEncoded) {

@@ -5,10 +5,13 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstddef>
 #include <limits>
+#include <span>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace kvcrush {
@@ -77,6 +80,25 @@ TEST(KvView, SaysWhichSpanIsTooShort) {
               "kvcrush::kv_view: keys hold 23 elements; the shape needs 24");
     EXPECT_EQ(message_of([&] { kv_view<float>(values, keys, shape); }),
               "kvcrush::kv_view: values hold 23 elements; the shape needs 24");
+}
+
+TEST(KvView, DeducesItsElementsFromWhateverHoldsThem) {
+    std::vector<f16> rows(4);
+    const std::vector<f16> fixed(4);
+    std::array<float, 4> array{};
+    const kv_shape shape{1, 2, 2, 2};
+    const kv_view of_vectors(rows, rows, shape);
+    const kv_view of_const(fixed, fixed, shape);
+    const kv_view mixed(array, fixed, shape, nhd{});
+    const kv_view of_spans{std::span(rows), std::span(fixed), shape};
+    static_assert(std::is_same_v<decltype(of_vectors), const kv_view<f16>>);
+    static_assert(std::is_same_v<decltype(of_const), const kv_view<const f16>>);
+    static_assert(std::is_same_v<decltype(mixed), const kv_view<float, nhd, const f16>>);
+    static_assert(std::is_same_v<decltype(of_spans), const kv_view<f16, hnd, const f16>>);
+    EXPECT_EQ(of_const.key(0, 0).data(), fixed.data());
+    EXPECT_EQ(of_vectors.value(0, 1).data(), rows.data() + 2);
+    EXPECT_EQ(mixed.key(0, 0).data(), array.data());
+    EXPECT_EQ(of_spans.value(0, 0).data(), fixed.data());
 }
 
 TEST(KvView, RefusesOverflowAliasingAndShortCapacity) {

@@ -43,12 +43,12 @@ TEST(ExpectedAttentionScorer, AddsMeanAndSpreadOfTheQueries) {
     const std::vector<float> queries{0, root, 0, -root, 2, root, 2, -root};
     std::vector<float> rows{2, 1, 0, 0, 0, 0, 0, 0};
     const kv_view<float> kv(rows, rows, kv_shape{1, 4, 2, 2});
-    const std::array<float, 1> no_rotation{0.0F};
+    const std::array<double, 1> no_rotation{0.0};
     for (const query_covariance covariance : {query_covariance::full, query_covariance::diagonal}) {
         const std::vector<float> s = score({.num_sink_tokens = 0,
                                             .covariance = covariance,
                                             .value_norms = false,
-                                            .inverse_frequencies = no_rotation},
+                                            .rope = {.frequencies = no_rotation}},
                                            kv,
                                            query_view(queries, 1, 4, 2));
         EXPECT_NEAR(std::log(s[0] / s[1]), 2.914214, 1e-5);
@@ -56,7 +56,7 @@ TEST(ExpectedAttentionScorer, AddsMeanAndSpreadOfTheQueries) {
     const std::vector<float> mean = score({.num_sink_tokens = 0,
                                            .covariance = query_covariance::none,
                                            .value_norms = false,
-                                           .inverse_frequencies = no_rotation},
+                                           .rope = {.frequencies = no_rotation}},
                                           kv,
                                           query_view(queries, 1, 4, 2));
     EXPECT_NEAR(std::log(mean[0] / mean[1]), std::sqrt(2.0), 1e-5);
@@ -76,14 +76,14 @@ void expect_reference(const layer& one, query_covariance covariance) {
         queries[i] = random_unit(9, one.dim, i) - 0.3F;
     }
     const query_view view(queries, heads, one.window, one.dim);
-    expected_attention_scorer scorer{.num_future = 7,
-                                     .num_sink_tokens = 2,
-                                     .covariance = covariance,
-                                     .epsilon = 0.01,
-                                     .rope_theta = 100.0,
-                                     .rotary_dim = one.rotary_dim,
-                                     .pairing = one.interleaved ? rope_pairs::interleaved
-                                                                : rope_pairs::half_split};
+    expected_attention_scorer scorer{
+        .num_future = 7,
+        .num_sink_tokens = 2,
+        .covariance = covariance,
+        .epsilon = 0.01,
+        .rope = {.theta = 100.0,
+                 .rotary_dim = one.rotary_dim,
+                 .pairing = one.interleaved ? rope_pairs::interleaved : rope_pairs::half_split}};
     const reference::expected_attention_options options{7,
                                                         2,
                                                         one.interleaved,
@@ -218,11 +218,14 @@ TEST(ExpectedAttentionScorer, RefusesSenselessParameters) {
     EXPECT_NO_THROW(scorer{}.validate());
     EXPECT_THROW(scorer{.num_future = 0}.validate(), std::invalid_argument);
     EXPECT_THROW(scorer{.epsilon = -1.0}.validate(), std::invalid_argument);
-    EXPECT_THROW(scorer{.rope_theta = 0.0}.validate(), std::invalid_argument);
-    EXPECT_THROW(scorer{.rotary_dim = 3}.validate(), std::invalid_argument);
-    const std::array<float, 2> angles{1.0F, 0.1F};
-    const scorer other{.rotary_dim = 8, .inverse_frequencies = angles};
-    EXPECT_THROW(other.validate(), std::invalid_argument);
+    EXPECT_THROW(scorer{.rope = {.theta = 0.0}}.validate(), std::invalid_argument);
+    EXPECT_THROW(scorer{.rope = {.rotary_dim = 3}}.validate(), std::invalid_argument);
+}
+
+TEST(ExpectedAttentionScorer, RefusesToTurnMoreChannelsThanKeysHave) {
+    compressor crush(expected_attention_scorer{.rope = {.rotary_dim = 128}}, top_k_selector{});
+    EXPECT_NO_THROW(crush.plan({{2, 100, 128, 64}, 4}, budget::tokens(50)));
+    EXPECT_THROW(crush.plan({{2, 100, 64, 64}, 4}, budget::tokens(50)), std::invalid_argument);
 }
 
 } // namespace

@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <initializer_list>
+#include <limits>
 #include <vector>
 
 namespace kvcrush {
@@ -30,6 +31,35 @@ TEST(KnormScorer, KeepsKeysWithSmallNorms) {
     compressor crush(knorm_scorer{}, top_k_selector{});
     crush.plan({kv.shape()}, budget::tokens(3, {0, 0}));
     EXPECT_EQ(test::list(crush.select(kv).kept(0)), (std::vector<token_index>{1, 4, 5}));
+}
+
+TEST(KnormScorer, TellsKeysApartWhoseSquaresFp32DoesNotHold) {
+    const auto best = [](std::vector<float> keys, std::size_t dim) {
+        const std::size_t n = keys.size() / dim;
+        std::vector<float> scores(n);
+        knorm_scorer{}.score(kv_view<float>(keys, keys, kv_shape{1, n, dim, dim}), {scores, 1, n});
+        return scores;
+    };
+    const std::vector<float> tiny = best({2e-30F, 0, 1e-30F, 0, 0, 0, 3e-30F, 4e-30F}, 2);
+    EXPECT_FLOAT_EQ(tiny[0], -2e-30F);
+    EXPECT_FLOAT_EQ(tiny[1], -1e-30F);
+    EXPECT_EQ(tiny[2], 0.0F);
+    EXPECT_FLOAT_EQ(tiny[3], -5e-30F);
+    const std::vector<float> large = best({2e30F, 0, 1, 0, 3e30F, 4e30F}, 2);
+    EXPECT_FLOAT_EQ(large[0], -2e30F);
+    EXPECT_FLOAT_EQ(large[1], -1.0F);
+    EXPECT_FLOAT_EQ(large[2], -5e30F);
+    const std::vector<float> huge = best({3e38F, 3e38F, 2e38F, 3e38F, 1e38F, 0, 1, 1}, 2);
+    EXPECT_TRUE(std::isfinite(huge[0]));
+    EXPECT_LT(huge[0], huge[1]);
+    EXPECT_LT(huge[1], huge[2]);
+    EXPECT_LT(huge[2], huge[3]);
+    EXPECT_FLOAT_EQ(huge[2], -1e38F * 0x1p-64F);
+    const float inf = std::numeric_limits<float>::infinity();
+    const std::vector<float> odd = best({inf, 0, 1e-30F, 0, std::nanf(""), 0}, 2);
+    EXPECT_EQ(odd[0], -inf);
+    EXPECT_FLOAT_EQ(odd[1], -1e-30F);
+    EXPECT_TRUE(std::isnan(odd[2]));
 }
 
 TEST(KnormScorer, GivesTheSameNormsInEveryLayoutAndType) {

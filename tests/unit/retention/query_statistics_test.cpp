@@ -40,7 +40,7 @@ TEST(MeanRotation, IsTheMeanOfTheRotations) {
 TEST(QueryStatistics, LeaveTheSinksOut) {
     const float root = std::sqrt(2.0F);
     const std::vector<float> queries{100, 100, 0, root, 0, -root, 2, root, 2, -root};
-    const std::array<float, 1> no_rotation{0.0F};
+    const std::array<double, 1> no_rotation{0.0};
     const std::vector<std::vector<float>> spreads{{0.25F, 0, 0, 0.5F}, {0.25F, 0.5F}, {}};
     std::size_t next = 0;
     for (const query_covariance covariance :
@@ -49,7 +49,7 @@ TEST(QueryStatistics, LeaveTheSinksOut) {
                                   query_statistics::working_bytes(1, 2));
         scratch memory = owned.get();
         const query_statistics statistics(
-            {.num_sink_tokens = 1, .covariance = covariance, .inverse_frequencies = no_rotation},
+            {.num_sink_tokens = 1, .covariance = covariance, .rope = {.frequencies = no_rotation}},
             query_view(queries, 1, 5, 2),
             5,
             memory);
@@ -66,16 +66,16 @@ TEST(QueryStatistics, LeaveTheSinksOut) {
 // One query alone: one position ahead of it, it has turned by its angle.
 TEST(QueryStatistics, TurnQueriesToThePositionsAhead) {
     const std::vector<float> queries{1, 0, 0, 1, 5, 5, 5, 5};
-    const std::array<float, 2> angles{0.5F, 0.25F};
+    const std::array<double, 2> angles{0.5, 0.25};
     test::owned_scratch owned(query_statistics::held_bytes(query_covariance::none, 2, 4) +
                               query_statistics::working_bytes(2, 4));
     scratch memory = owned.get();
-    const query_statistics statistics({.covariance = query_covariance::none,
-                                       .pairing = rope_pairs::interleaved,
-                                       .inverse_frequencies = angles},
-                                      query_view(queries, 2, 1, 4),
-                                      9,
-                                      memory);
+    const query_statistics statistics(
+        {.covariance = query_covariance::none,
+         .rope = {.pairing = rope_pairs::interleaved, .frequencies = angles}},
+        query_view(queries, 2, 1, 4),
+        9,
+        memory);
     EXPECT_NEAR(2.0F * statistics.mean(0)[0], std::cos(0.5), 1e-6);
     EXPECT_NEAR(2.0F * statistics.mean(0)[1], std::sin(0.5), 1e-6);
     EXPECT_NEAR(2.0F * statistics.mean(0)[2], -std::sin(0.25), 1e-6);

@@ -57,6 +57,17 @@ TEST(ChunkKvSelector, ReproducesTheKnownAnswer) {
     EXPECT_EQ(test::list(kept.kept(1)), (tokens{3, 4, 5, 6}));
 }
 
+TEST(ChunkKvSelector, KeepsWholeChunksWhereAskedTo) {
+    const std::vector<float> scores{1, 1, 9, 1, 2, 2, 8}; // chunks of 3: means 11/3, 5/3, 8
+    const chunk_kv_selector policy{.chunk_size = 3, .whole = true};
+    EXPECT_EQ(test::list(select(policy, scores, 1, {0, 0}, {5}).kept(0)), (tokens{0, 1, 2, 6}))
+        << "3 chunks * 5 / 7 tokens";
+    EXPECT_EQ(test::list(select(policy, scores, 1, {0, 0}, {1}).kept(0)), (tokens{6}))
+        << "one at least";
+    EXPECT_TRUE(select(policy, scores, 1, {0, 0}, {0}).kept(0).empty());
+    EXPECT_EQ(select(policy, scores, 1, {0, 0}, {7}).total(), 7U);
+}
+
 TEST(ChunkKvSelector, CutsTheLastChunkToItsBestTokens) {
     const std::vector<float> scores{1, 1, 9, 1, 8, 7, 8};
     EXPECT_EQ(test::list(select({.chunk_size = 3}, scores, 1, {0, 0}, {3}).kept(0)),

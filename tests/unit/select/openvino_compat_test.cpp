@@ -31,7 +31,7 @@ blocks evict(openvino_evictor& evictor, std::size_t layer = 0) {
 
 void add(openvino_evictor& evictor, const std::vector<float>& scores, std::size_t scored = 1) {
     for (std::size_t layer = 0; layer < evictor.num_layers(); ++layer) {
-        evictor.register_scores(layer, std::span<const float>(scores), scored);
+        evictor.register_scores(layer, scores, scored);
     }
 }
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <vector>
 
 namespace {
@@ -116,6 +117,17 @@ TEST_P(Hadamard, KeepsZerosAndSubnormalsAndSpreadsNanOverItsBlockOnly) {
     }
 }
 
-TEST_P(Hadamard, NoRowsAreFine) { simd::hadamard({}, 64, 64, {}, rung()); }
+TEST_P(Hadamard, NoRowsTouchNothing) {
+    guarded_buffer<float> around(64); // where no rows would begin, and up to an unreadable page
+    fill(around, 4);
+    const std::vector<float> given(around.span().begin(), around.span().end());
+    const std::uint64_t signs = ~std::uint64_t{0};
+    for (const std::size_t at : std::initializer_list<std::size_t>{0, 64}) {
+        const std::span<float> none = around.span().subspan(at, 0);
+        simd::hadamard(none, 64, 64, {&signs, &signs}, rung());
+        simd::hadamard(std::span<const float>(none), none, 64, 64, {&signs, &signs}, rung());
+    }
+    EXPECT_EQ(std::vector<float>(around.span().begin(), around.span().end()), given);
+}
 
 } // namespace

@@ -17,6 +17,10 @@
 #include <span>
 #include <vector>
 
+#if KVCRUSH_X86_DISPATCH
+#    include <cpuid.h>
+#endif
+
 namespace {
 
 namespace simd = kvcrush::simd;
@@ -272,11 +276,49 @@ TEST(LogitsBf16, WideningRungsAgreeBitForBit) {
     }
 }
 
-#endif
-
-TEST(LogitsBf16, ProductsOfBf16NeedTheAvx512Rung) {
-    EXPECT_TRUE(!simd::has_bf16() || simd::best() == simd::isa::avx512);
+/// The bit of the CPU's own list, asked without the compiler's help: leaf 7, second part, EAX.
+bool cpu_lists_avx512_bf16() {
+    unsigned eax = 0;
+    unsigned ebx = 0;
+    unsigned ecx = 0;
+    unsigned edx = 0;
+    return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 5 & 1U) != 0;
 }
+
+TEST(LogitsBf16, ProductsOfBf16AreTakenWhereTheCpuHasThem) {
+    EXPECT_EQ(simd::has_bf16(), simd::best() == simd::isa::avx512 && cpu_lists_avx512_bf16());
+    if (simd::best() < simd::isa::avx512) {
+        GTEST_SKIP() << "this CPU lacks avx512";
+    }
+    constexpr std::size_t head_dim = 128;
+    std::vector<bf16> queries(7 * head_dim);
+    std::vector<bf16> tile(simd::bf16_tile_size(head_dim));
+    fill(queries, 13);
+    fill(tile, 14);
+    const auto logits = [&](const auto& kernel) {
+        std::vector<float> out(7 * width);
+        kernel(simd::detail::bf16_logits_args{
+            queries.data(), head_dim, 7, tile.data(), head_dim, 0.3F, out.data(), width, width});
+        return out;
+    };
+    const std::vector<float> widened_first =
+        logits(simd::detail::bf16_logits_by_blocks<simd::detail::bf16_block_avx512>);
+    std::vector<float> out(7 * width);
+    simd::tile_logits(
+        queries.data(), head_dim, 7, tile.data(), head_dim, 0.3F, out.data(), width, width);
+    if (!simd::has_bf16()) {
+        EXPECT_EQ(out, widened_first);
+        return;
+    }
+    EXPECT_EQ(out, logits(simd::detail::bf16_logits_by_blocks<simd::detail::bf16_block_dot>));
+    EXPECT_NE(out, widened_first) << "vdpbf16ps rounds otherwise: this shows which one ran";
+}
+
+#else
+
+TEST(LogitsBf16, ProductsOfBf16NeedX86) { EXPECT_FALSE(simd::has_bf16()); }
+
+#endif
 
 KVCRUSH_ON_EVERY_RUNG(LogitsBf16);
 

@@ -85,6 +85,7 @@ inline void attend_parts(const attend_work& work,
     std::size_t part = 0; // of all heads
     std::size_t row = 0;  // of all heads
     for (std::size_t head = 0; head < work.heads.size(); ++head) {
+        const std::size_t total = rows_of(work.heads[head]);
         std::size_t before = 0;
         for (const attend_segment& segment : work.heads[head]) {
             const std::size_t parts = parts_of(segment.count);
@@ -106,7 +107,7 @@ inline void attend_parts(const attend_work& work,
                     const std::size_t at = first * attend_part;
                     const std::size_t count = (std::min)(attend_part, segment.count - at);
                     attend_rows(work,
-                                {head, segment, at, count, before + at, end_row},
+                                {head, segment, at, count, before + at, total, end_row},
                                 block,
                                 queries,
                                 partial);
@@ -152,6 +153,7 @@ inline void attend_block(const attend_work& work,
     const partial_attention whole = partial_in(memory, work, block);
     const partial_attention part = partial_in(memory.subspan(work.part_size), work, block);
     whole.clear();
+    const std::size_t total = rows_of(work.heads[kv_head]);
     std::size_t before = 0;
     for (const attend_segment& segment : work.heads[kv_head]) {
         if (segment.count > 0) {
@@ -159,7 +161,7 @@ inline void attend_block(const attend_work& work,
                 work, kv_head, segment, block, memory.subspan(2 * work.part_size));
             part.clear();
             attend_rows(work,
-                        {kv_head, segment, 0, segment.count, before, segment.count},
+                        {kv_head, segment, 0, segment.count, before, total, segment.count},
                         block,
                         queries,
                         part);

@@ -23,11 +23,11 @@ namespace detail {
 struct attend_piece {
     std::size_t head;
     const attend_segment& segment;
-    std::size_t first;  ///< row of the segment
-    std::size_t count;  ///< rows
-    std::size_t before; ///< rows of the head before `first`
-    std::size_t
-        asked_end; ///< rows of the segment before this one are what the same lane reads next
+    std::size_t first;     ///< row of the segment
+    std::size_t count;     ///< rows
+    std::size_t before;    ///< rows of the head before `first`
+    std::size_t total;     ///< rows of the head
+    std::size_t asked_end; ///< the same lane reads on up to this row of the segment
 };
 
 /// Queries of a block, scaled, as contiguous rows.
@@ -63,8 +63,9 @@ struct segment_queries {
         const std::size_t key_dim = work.queries.head_dim();
         const row_kernels& keys = *segment.key_kernels;
         float* const gathered = lane.data();
-        bias = gathered + num_rows * key_dim;
-        logits = bias + num_rows;
+        bias = lane.last(num_rows)
+                   .data(); // an odd number of floats: not before what vectors are loaded from
+        logits = gathered + num_rows * key_dim;
         prepared = logits + num_rows * attend_tile;
         scratch = prepared + keys.prepared_size(num_rows, key_dim);
 
@@ -112,7 +113,6 @@ inline void attend_to_tile(const attend_work& work,
     const row_kernels& keys = *piece.segment.key_kernels;
     const row_kernels& values = *piece.segment.value_kernels;
     const std::size_t num_rows = block.num_rows();
-    const std::size_t total = rows_of(work.heads[piece.head]);
     const auto dots = work.decodes(keys, num_rows) ? dots_of_packed : keys.dots;
     const auto accumulate = work.decodes(values, num_rows) ? accumulate_decoded : values.accumulate;
     dots(keys,
@@ -124,7 +124,7 @@ inline void attend_to_tile(const attend_work& work,
          queries.scratch);
     std::size_t seen[attend_many_rows];
     for (std::size_t q = 0; q < block.num_queries; ++q) {
-        const std::size_t visible = work.visible(total, block.first_query + q);
+        const std::size_t visible = work.visible(piece.total, block.first_query + q);
         const std::size_t here =
             visible > before ? (std::min)(key_rows.count, visible - before) : 0;
         for (std::size_t r = q; r < num_rows; r += block.num_queries) {
@@ -134,15 +134,15 @@ inline void attend_to_tile(const attend_work& work,
     if (!work.options.weights.empty()) {
         keep_logits(work, piece.head, block, queries, seen, before);
     }
-    softmax_tile({.logits = queries.logits,
-                  .num_rows = num_rows,
-                  .seen = seen,
-                  .bias = queries.bias,
-                  .largest = partial.largest.data(),
-                  .sum = partial.sum.data(),
-                  .values = partial.values.data(),
-                  .value_dim = work.value_dim},
-                 work.rung);
+    run_softmax({.logits = queries.logits,
+                 .num_rows = num_rows,
+                 .seen = seen,
+                 .bias = queries.bias,
+                 .largest = partial.largest.data(),
+                 .sum = partial.sum.data(),
+                 .values = partial.values.data(),
+                 .value_dim = work.value_dim},
+                work.rung);
     accumulate(values,
                value_rows,
                queries.logits,
@@ -161,7 +161,7 @@ inline void attend_rows(const attend_work& work,
     const attend_segment& segment = piece.segment;
     const row_kernels& keys = *segment.key_kernels;
     const row_kernels& values = *segment.value_kernels;
-    const std::size_t visible = work.visible(rows_of(work.heads[piece.head]), block);
+    const std::size_t visible = work.visible(piece.total, block);
     if (visible <= piece.before) {
         return;
     }

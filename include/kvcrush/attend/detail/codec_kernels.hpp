@@ -30,6 +30,7 @@
 #include <kvcrush/core/types.hpp>
 #include <kvcrush/simd/isa.hpp>
 
+#include <concepts>
 #include <cstddef>
 #include <limits>
 #include <type_traits>
@@ -179,30 +180,40 @@ struct no_kernels {};
 template <typename Wide, typename Narrow = no_kernels, typename Family = no_kernels>
 struct loaded_rows {
     template <Codec C>
-    static void take(const C&, arithmetic how, row_kernels& table) noexcept {
-        if (table.rung == simd::isa::avx512) {
-            table.dots = dots_as_stored_avx512<Wide>;
-            table.accumulate = accumulate_as_stored_avx512<Wide>;
-            if constexpr (!std::is_same_v<Family, no_kernels>) {
-                if (how == arithmetic::integer && simd::has_vnni()) {
-                    table.prepared_size = prepared_size_of_integers<Family>;
-                    table.prepare = prepare_integers<Family>;
-                    table.dots = dots_of_integers<Family>;
-                    table.accumulate = accumulate_integers<Family>;
-                    table.decoding_from = Family::decoding_from;
-                }
-            }
-        } else if constexpr (!std::is_same_v<Narrow, no_kernels>) {
-            if (table.rung == simd::isa::avx2) {
-                table.dots = dots_as_stored_avx2<Narrow>;
-                table.accumulate = accumulate_as_stored_avx2<Narrow>;
+    static void take(const C&, arithmetic how, row_kernels& table) noexcept;
+};
+
+template <typename Wide, typename Narrow, typename Family>
+template <Codec C>
+void loaded_rows<Wide, Narrow, Family>::take(const C&,
+                                             arithmetic how,
+                                             row_kernels& table) noexcept {
+    if (table.rung == simd::isa::avx512) {
+        table.dots = dots_as_stored_avx512<Wide>;
+        table.accumulate = accumulate_as_stored_avx512<Wide>;
+        if constexpr (!std::is_same_v<Family, no_kernels>) {
+            if (how == arithmetic::integer && simd::has_vnni()) {
+                table.prepared_size = prepared_size_of_integers<Family>;
+                table.prepare = prepare_integers<Family>;
+                table.dots = dots_of_integers<Family>;
+                table.accumulate = accumulate_integers<Family>;
+                table.decoding_from = Family::decoding_from;
             }
         }
+    } else if constexpr (!std::is_same_v<Narrow, no_kernels>) {
+        if (table.rung == simd::isa::avx2) {
+            table.dots = dots_as_stored_avx2<Narrow>;
+            table.accumulate = accumulate_as_stored_avx2<Narrow>;
+        }
     }
-};
+}
 
 template <typename Codes, typename Wide, typename Narrow = no_kernels>
 using loaded_codes = loaded_rows<Wide, Narrow, codes_in_integers<Codes, Wide>>;
+
+template <std::size_t Bits>
+using loaded_codebook =
+    loaded_rows<codebook_rows_avx512<Bits>, no_kernels, codebook_in_integers<Bits>>;
 
 } // namespace detail
 
@@ -224,13 +235,11 @@ struct row_kernels_for<q5_1_codec> : detail::loaded_rows<detail::q5_1_rows_avx51
 /// Tables of codebooks know how many bits there are.
 template <>
 struct row_kernels_for<codebook_row_codec> {
-    static void take(const codebook_row_codec& codec, arithmetic how, row_kernels& table) noexcept {
-        detail::with_codebook_bits(codec.bits, [&](auto bits) {
-            using rows = detail::loaded_rows<detail::codebook_rows_avx512<bits>,
-                                             detail::no_kernels,
-                                             detail::codebook_in_integers<bits>>;
-            rows::take(codec, how, table);
-        });
+    // A template, like those of the others, so that kernels are made only where somebody asks for them.
+    template <std::same_as<codebook_row_codec> C>
+    static void take(const C& codec, arithmetic how, row_kernels& table) noexcept {
+        detail::with_codebook_bits(
+            codec.bits, [&](auto bits) { detail::loaded_codebook<bits>::take(codec, how, table); });
     }
 };
 

@@ -6,9 +6,12 @@
 #include <kvcrush/attend/stored_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/simd/detail/lanes.hpp>
+#include <kvcrush/simd/detail/softmax_avx512.hpp>
+#include <kvcrush/simd/detail/softmax_scalar.hpp>
 #include <kvcrush/simd/exp.hpp>
 #include <kvcrush/simd/isa.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -21,7 +24,7 @@ inline namespace v0 {
 namespace detail {
 
 /// Query rows and their softmax so far.
-struct softmax_tile_args {
+struct running_softmax_args {
     float* logits; ///< [num_rows][attend_tile]
     std::size_t num_rows;
     const std::size_t* seen; ///< [num_rows], how many of the tile's rows each may see
@@ -82,8 +85,11 @@ exp_logits_avx2(float* row, std::size_t seen, float largest) noexcept {
     __m256 sum = _mm256_setzero_ps();
     for (std::size_t t = 0; t < attend_tile; t += 8) {
         const __m256i lanes = simd::detail::first_lanes_avx2(seen > t ? seen - t : 0);
-        const __m256 x = _mm256_sub_ps(_mm256_loadu_ps(row + t), shift);
-        const __m256 weights = _mm256_and_ps(simd::detail::exp_avx2(x), _mm256_castsi256_ps(lanes));
+        const __m256 seen_lanes = _mm256_castsi256_ps(lanes);
+        // What is not seen may be anything.
+        const __m256 logits = _mm256_blendv_ps(shift, _mm256_loadu_ps(row + t), seen_lanes);
+        const __m256 weights =
+            _mm256_and_ps(simd::detail::exp_avx2(_mm256_sub_ps(logits, shift)), seen_lanes);
         _mm256_storeu_ps(row + t, weights);
         sum = _mm256_add_ps(sum, weights);
     }
@@ -93,30 +99,24 @@ exp_logits_avx2(float* row, std::size_t seen, float largest) noexcept {
            ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
-KVCRUSH_TARGET_AVX512 inline void
-scale_avx512(float* values, std::size_t size, float factor) noexcept {
-    const __m512 by = _mm512_set1_ps(factor);
-    for (std::size_t i = 0; i < size; i += 16) {
-        const __mmask16 lanes = simd::detail::first_lanes_avx512(size - i);
-        _mm512_mask_storeu_ps(
-            values + i, lanes, _mm512_mul_ps(by, _mm512_maskz_loadu_ps(lanes, values + i)));
-    }
-}
-
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512
 store_weights_avx512(float* row, __mmask16 lanes, __m512 logits, __m512 largest) noexcept {
-    const __m512 weights =
-        _mm512_maskz_mov_ps(lanes, simd::detail::exp_avx512(_mm512_sub_ps(logits, largest)));
+    const __m512 weights = _mm512_maskz_mov_ps(
+        lanes, simd::detail::exp_avx512(_mm512_maskz_sub_ps(lanes, logits, largest)));
     _mm512_storeu_ps(row, weights);
     return weights;
 }
 
 /// Both passes, and all rows in one call: logits stay in registers between them.
-KVCRUSH_TARGET_AVX512 inline void softmax_tile_avx512(const softmax_tile_args& args) noexcept {
+KVCRUSH_TARGET_AVX512 inline void run_softmax_avx512(const running_softmax_args& args) noexcept {
     static_assert(attend_tile == 64);
     for (std::size_t r = 0; r < args.num_rows; ++r) {
         float* const row = args.logits + r * attend_tile;
         const std::size_t seen = args.seen[r];
+        if (seen == 0) { // there may be no largest logit yet
+            std::fill_n(row, attend_tile, 0.0F);
+            continue;
+        }
         const auto visible = seen >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << seen) - 1;
         const auto lanes0 = static_cast<__mmask16>(visible);
         const auto lanes1 = static_cast<__mmask16>(visible >> 16);
@@ -139,7 +139,7 @@ KVCRUSH_TARGET_AVX512 inline void softmax_tile_avx512(const softmax_tile_args& a
             const float factor = simd::detail::exp_scalar(before - largest);
             args.largest[r] = largest;
             args.sum[r] *= factor;
-            scale_avx512(args.values + r * args.value_dim, args.value_dim, factor);
+            simd::detail::scale_avx512(args.values + r * args.value_dim, factor, args.value_dim);
         }
         const __m512 shift = _mm512_set1_ps(largest);
         const __m512 w0 = store_weights_avx512(row, lanes0, x0, shift);
@@ -154,10 +154,14 @@ KVCRUSH_TARGET_AVX512 inline void softmax_tile_avx512(const softmax_tile_args& a
 #endif // KVCRUSH_X86_DISPATCH
 
 template <simd::isa Rung>
-void softmax_tile_row_by_row(const softmax_tile_args& args) noexcept {
+void run_softmax_row_by_row(const running_softmax_args& args) noexcept {
     for (std::size_t r = 0; r < args.num_rows; ++r) {
         float* const row = args.logits + r * attend_tile;
         const std::size_t seen = args.seen[r];
+        if (seen == 0) {
+            std::fill_n(row, attend_tile, 0.0F);
+            continue;
+        }
         const float before = args.largest[r];
         float largest = 0.0F;
         float sum = 0.0F;
@@ -175,10 +179,7 @@ void softmax_tile_row_by_row(const softmax_tile_args& args) noexcept {
             const float factor = simd::detail::exp_scalar(before - largest);
             args.largest[r] = largest;
             args.sum[r] *= factor;
-            float* const values = args.values + r * args.value_dim;
-            for (std::size_t c = 0; c < args.value_dim; ++c) {
-                values[c] *= factor;
-            }
+            simd::detail::scale_scalar(args.values + r * args.value_dim, factor, args.value_dim);
         }
         args.sum[r] += sum;
     }
@@ -186,13 +187,13 @@ void softmax_tile_row_by_row(const softmax_tile_args& args) noexcept {
 
 /// Adds the bias to logits and turns them into e^(logit - largest), those that are not seen into 0. What was summed so
 /// far is multiplied with what it takes where the largest logit is another one now.
-inline void softmax_tile(const softmax_tile_args& args, simd::isa rung) noexcept {
+inline void run_softmax(const running_softmax_args& args, simd::isa rung) noexcept {
     switch (rung) {
 #if KVCRUSH_X86_DISPATCH
-    case simd::isa::avx512: return softmax_tile_avx512(args);
-    case simd::isa::avx2: return softmax_tile_row_by_row<simd::isa::avx2>(args);
+    case simd::isa::avx512: return run_softmax_avx512(args);
+    case simd::isa::avx2: return run_softmax_row_by_row<simd::isa::avx2>(args);
 #endif
-    default: return softmax_tile_row_by_row<simd::isa::scalar>(args);
+    default: return run_softmax_row_by_row<simd::isa::scalar>(args);
     }
 }
 

@@ -125,11 +125,11 @@ dots_tile_avx2(const tile_rows& rows, const float* queries, std::size_t dim, flo
 
 /// out[q * attend_tile + t] = query q . row t
 template <typename Loader>
-KVCRUSH_TARGET_AVX2 inline void dots_avx2(const tile_rows& rows,
-                                          const float* queries,
-                                          std::size_t num_queries,
-                                          std::size_t dim,
-                                          float* out) noexcept {
+KVCRUSH_TARGET_AVX2 void dots_avx2(const tile_rows& rows,
+                                   const float* queries,
+                                   std::size_t num_queries,
+                                   std::size_t dim,
+                                   float* out) noexcept {
     for (std::size_t q = 0; q < num_queries; q += 4) {
         const float* const from = queries + q * dim;
         float* const to = out + q * attend_tile;
@@ -212,11 +212,11 @@ KVCRUSH_TARGET_AVX2 inline void accumulate_tile_avx2(const tile_rows& rows,
 
 /// sums[q * dim + c] += sum over t of weights[q * attend_tile + t] * row t
 template <typename Loader>
-KVCRUSH_TARGET_AVX2 inline void accumulate_avx2(const tile_rows& rows,
-                                                const float* weights,
-                                                std::size_t num_queries,
-                                                std::size_t dim,
-                                                float* sums) noexcept {
+KVCRUSH_TARGET_AVX2 void accumulate_avx2(const tile_rows& rows,
+                                         const float* weights,
+                                         std::size_t num_queries,
+                                         std::size_t dim,
+                                         float* sums) noexcept {
     for (std::size_t q = 0; q < num_queries; q += 4) {
         const float* const from = weights + q * attend_tile;
         float* const to = sums + q * dim;

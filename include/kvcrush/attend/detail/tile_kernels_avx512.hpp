@@ -175,11 +175,11 @@ KVCRUSH_TARGET_AVX512 inline void dots_tile_avx512(const tile_rows& rows,
 
 /// out[q * attend_tile + t] = query q . row t
 template <typename Loader>
-KVCRUSH_TARGET_AVX512 inline void dots_avx512(const tile_rows& rows,
-                                              const float* queries,
-                                              std::size_t num_queries,
-                                              std::size_t dim,
-                                              float* out) noexcept {
+KVCRUSH_TARGET_AVX512 void dots_avx512(const tile_rows& rows,
+                                       const float* queries,
+                                       std::size_t num_queries,
+                                       std::size_t dim,
+                                       float* out) noexcept {
     float row_gains[attend_tile];
     const float* gains = nullptr;
     if constexpr (Loader::has_gain) {
@@ -283,11 +283,11 @@ KVCRUSH_TARGET_AVX512 inline void accumulate_tile_avx512(const tile_rows& rows,
 
 /// sums[q * dim + c] += sum over t of weights[q * attend_tile + t] * row t
 template <typename Loader>
-KVCRUSH_TARGET_AVX512 inline void accumulate_avx512(const tile_rows& rows,
-                                                    const float* weights,
-                                                    std::size_t num_queries,
-                                                    std::size_t dim,
-                                                    float* sums) noexcept {
+KVCRUSH_TARGET_AVX512 void accumulate_avx512(const tile_rows& rows,
+                                             const float* weights,
+                                             std::size_t num_queries,
+                                             std::size_t dim,
+                                             float* sums) noexcept {
     float row_gains[attend_tile];
     const float* gains = nullptr;
     if constexpr (Loader::has_gain) {

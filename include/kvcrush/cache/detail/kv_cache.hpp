@@ -72,7 +72,7 @@ inline void kv_cache::encode_old_rows(kv_sequence& layer) const {
     }
 }
 
-inline void kv_cache::observe(std::size_t layer, const query_view& queries) {
+inline void kv_cache::require_own(std::size_t layer, const query_view& queries) const {
     const std::size_t seen = layers_[checked(layer)].tokens_seen();
     detail::require(queries.num_q_heads() == shape_.num_q_heads &&
                         queries.head_dim() == shape_.head_dim && queries.num_queries() <= seen,
@@ -91,6 +91,11 @@ inline void kv_cache::observe(std::size_t layer, const query_view& queries) {
                     " with ",
                     shape_.head_dim,
                     " are possible");
+}
+
+inline void kv_cache::observe(std::size_t layer, const query_view& queries) {
+    require_own(layer, queries);
+    const std::size_t seen = layers_[layer].tokens_seen();
     logs_[layer].append(queries, seen, (std::max)(remembered_, recipe_.num_queries(seen)));
 }
 
@@ -229,15 +234,35 @@ std::vector<layer_choice> kv_cache::choose(const compress_request& request, E&& 
     return result;
 }
 
-template <Executor E>
-compression kv_cache::apply(const std::vector<layer_choice>& choice,
-                            std::size_t num_lanes,
-                            E&& execute) {
+/// A choice that was made of this cache as it is.
+inline void kv_cache::require_own(const std::vector<layer_choice>& choice) const {
     detail::require(choice.size() == layers_.size(),
                     "kv_cache: apply is given choices of ",
                     choice.size(),
                     " layers; there are ",
                     layers_.size());
+    for (std::size_t l = 0; l < choice.size(); ++l) {
+        const selection& kept = choice[l].kept;
+        bool fits = kept.num_kv_heads() == 0 || kept.num_kv_heads() == shape_.num_kv_heads;
+        for (std::size_t head = 0; fits && head < kept.num_kv_heads(); ++head) {
+            const auto rows = kept.kept(head);
+            fits = rows.empty() || rows.back() < layers_[l].rows(head);
+        }
+        detail::require(fits, "kv_cache: the choice of layer ", l, " is not one of its rows");
+        const bool tiers_fit =
+            choice[l].tiers.empty() ||
+            (choice[l].tiers.size() == kept.total() &&
+             *std::max_element(choice[l].tiers.begin(), choice[l].tiers.end()) <
+                 recipe_.rows.tiers.size());
+        detail::require(tiers_fit, "kv_cache: the tiers of layer ", l, " are not those of its rows");
+    }
+}
+
+template <Executor E>
+compression kv_cache::apply(const std::vector<layer_choice>& choice,
+                            std::size_t num_lanes,
+                            E&& execute) {
+    require_own(choice);
     compression result{.rows_before = mean_rows(), .bytes_before = bytes_held()};
     const std::size_t lanes = (std::clamp)(num_lanes, std::size_t{1}, layers_.size());
     std::vector<std::size_t> not_stored(layers_.size(), 0);

@@ -100,10 +100,11 @@ struct ggml_scales_avx2 {
     __m128 smallest;
 
     [[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline void invert() noexcept {
-        const __m128 quotient = _mm_div_ps(_mm_set1_ps(1.0F), d);
-        const __m128 magnitude = _mm_andnot_ps(_mm_set1_ps(-0.0F), quotient);
-        const __m128 infinity = _mm_castsi128_ps(_mm_set1_epi32(0x7F800000));
-        _mm_store_ps(inverse, _mm_and_ps(_mm_cmplt_ps(magnitude, infinity), quotient));
+        const __m128 one = _mm_set1_ps(1.0F);
+        const __m128 magnitude = _mm_andnot_ps(_mm_set1_ps(-0.0F), d);
+        const __m128 counts = _mm_cmpge_ps(magnitude, _mm_set1_ps(ggml_least_factor));
+        const __m128 quotient = _mm_div_ps(one, _mm_blendv_ps(one, d, counts));
+        _mm_store_ps(inverse, _mm_and_ps(counts, quotient));
     }
 
     /// @param first, second  results of the reductions of the format
@@ -118,10 +119,12 @@ struct ggml_scales_avx2 {
             const __m128 sign = _mm_set1_ps(-0.0F);
             const __m128 first_magnitude = _mm_andnot_ps(sign, first);
             const __m128 second_magnitude = _mm_andnot_ps(sign, second);
-            const __m128 limit = _mm_set1_ps(Format::surely_held);
-            const __m128 held = _mm_and_ps(_mm_cmplt_ps(first_magnitude, limit),
-                                           _mm_cmplt_ps(second_magnitude, limit));
-            if (_mm_movemask_ps(held) != 0xF) {
+            // As integers, in which NaN is above all others whatever compilers assume.
+            const __m128i limit = _mm_castps_si128(_mm_set1_ps(Format::surely_held));
+            const __m128i held =
+                _mm_and_si128(_mm_cmplt_epi32(_mm_castps_si128(first_magnitude), limit),
+                              _mm_cmplt_epi32(_mm_castps_si128(second_magnitude), limit));
+            if (_mm_movemask_epi8(held) != 0xFFFF) {
                 return false;
             }
             if constexpr (Format::scale == ggml_scale::magnitude) {
@@ -189,8 +192,11 @@ struct ggml_scales_avx2 {
             with_x = add_in_order(with_x, weighted_x + j);
             with_entry = add_in_order(with_entry, squares + j);
         }
-        const __m128 zero = _mm_cmpeq_ps(d, _mm_setzero_ps());
-        d = _mm_andnot_ps(zero, _mm_div_ps(with_x, with_entry));
+        // The lanes of missing blocks may have no products.
+        const __m128 zero = _mm_or_ps(_mm_cmpeq_ps(d, _mm_setzero_ps()),
+                                      _mm_cmpeq_ps(with_entry, _mm_setzero_ps()));
+        d = _mm_andnot_ps(zero,
+                          _mm_div_ps(with_x, _mm_blendv_ps(with_entry, _mm_set1_ps(1.0F), zero)));
     }
 
     /// Four products of each of four blocks.

@@ -6,6 +6,7 @@
 /// bits a code has. Everything else is common.
 #pragma once
 
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/core/types.hpp>
 
 #include <algorithm>
@@ -104,9 +105,11 @@ struct ggml_block_scale {
     float inverse = 0.0F;
 };
 
+/// The least with a finite inverse: that of 2^-128 is 2^128.
+inline constexpr float ggml_least_factor = 0x1.000008p-128F;
+
 [[nodiscard]] inline float ggml_inverse(float d) noexcept {
-    const float inverse = 1.0F / d;
-    return std::isinf(inverse) ? 0.0F : inverse;
+    return std::abs(d) < ggml_least_factor ? 0.0F : 1.0F / d;
 }
 
 template <typename Format>
@@ -197,7 +200,7 @@ template <typename Format>
         scale = ggml_scale_of<Format>(x);
     }
     constexpr float limit = 65520.0F; // rounds to infinity; a fitted scale may be NaN
-    return std::abs(scale.d) < limit && std::abs(scale.min) < limit;
+    return magnitude_below(scale.d, limit) && magnitude_below(scale.min, limit);
 }
 
 inline void store_f16(float value, std::byte* out) noexcept {

@@ -7,16 +7,16 @@
 #include <kvcrush/codec/detail/ggml_avx2.hpp>
 #include <kvcrush/codec/detail/ggml_avx512.hpp>
 #include <kvcrush/codec/detail/ggml_format.hpp>
-#include <kvcrush/codec/finite_rows.hpp>
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
+#include <kvcrush/core/parameter.hpp>
 #include <kvcrush/simd/isa.hpp>
 #include <kvcrush/simd/largest_magnitude.hpp>
 
 #include <cstddef>
 #include <span>
 #include <string_view>
-#include <tuple>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -25,7 +25,7 @@ namespace detail {
 /// Rows as blocks of 32 channels, one after the other. @tparam Derived  the codec itself, which has the name
 template <typename Derived, typename Format>
 struct ggml_row_codec {
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const noexcept {}
     /// @throws std::invalid_argument unless dim is a multiple of 32, and not 0
     void validate_for(std::size_t dim) const {
@@ -53,7 +53,8 @@ struct ggml_row_codec {
         const simd::isa rung = simd::usable(at_most);
         // Short rows are looked at by the kernels as they go; nothing may be written of a row that has to be refused.
         const bool looked_at = !Format::has_min && num_blocks <= 4 && rung != simd::isa::scalar;
-        if (!looked_at && !(simd::largest_magnitude(rows, rung) < Format::surely_held)) {
+        if (!looked_at &&
+            !magnitude_below(simd::largest_magnitude(rows, rung), Format::surely_held)) {
             return encode_large(row, num_blocks, bytes.data());
         }
         bool stored = true;

@@ -3,6 +3,7 @@
 /// Rows of int8_row with AVX2 and AVX-512, bit for bit what the scalar code makes of them.
 #pragma once
 
+#include <kvcrush/core/finite_rows.hpp>
 #include <kvcrush/config.hpp>
 #include <kvcrush/simd/detail/lanes.hpp>
 #include <kvcrush/simd/largest_magnitude.hpp>
@@ -43,10 +44,10 @@ struct int8_row_scale_avx2 {
             _mm_max_epi32(magnitudes, _mm_shuffle_epi32(magnitudes, _MM_SHUFFLE(1, 0, 3, 2)));
         const __m128i one = _mm_max_epi32(two, _mm_shuffle_epi32(two, _MM_SHUFFLE(2, 3, 0, 1)));
         scale = _mm_div_ps(_mm_castsi128_ps(one), _mm_set1_ps(127.0F));
-        inverse = _mm_div_ps(_mm_set1_ps(1.0F), scale);
-        // No scale of finite rows is above the largest float / 127; NaN is not below anything.
-        usual = _mm_comige_ss(scale, _mm_set_ss(int8_row_least_scale)) != 0 &&
-                _mm_comilt_ss(scale, _mm_set_ss(1e37F)) != 0;
+        inverse =
+            _mm_div_ps(_mm_set1_ps(1.0F), _mm_max_ps(scale, _mm_set1_ps(int8_row_least_scale)));
+        usual = static_cast<std::uint32_t>(_mm_cvtsi128_si32(one)) < bits_of_infinity &&
+                _mm_comige_ss(scale, _mm_set_ss(int8_row_least_scale)) != 0;
     }
 };
 
@@ -206,8 +207,12 @@ int8_row_decode_avx2(const std::byte* in, std::size_t dim, float scale, float* o
         const __m256 codes = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
         _mm256_storeu_ps(out + i, _mm256_mul_ps(scales, codes));
     }
-    for (; i < dim; ++i) {
-        out[i] = scale * static_cast<float>(static_cast<std::int8_t>(in[i]));
+    if (i < dim) {
+        std::int64_t rest = 0;
+        std::memcpy(&rest, in + i, (std::min)(dim - i, sizeof rest));
+        const __m256 codes = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(rest)));
+        _mm256_maskstore_ps(
+            out + i, simd::detail::first_lanes_avx2(dim - i), _mm256_mul_ps(scales, codes));
     }
 }
 

@@ -72,7 +72,8 @@ exp_step_avx2(float* row, __m256 largest, __m256 sum) noexcept {
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX2 inline __m256
 exp_tail_avx2(float* row, __m256 largest, __m256 sum, std::size_t count) noexcept {
     const __m256i lanes = first_lanes_avx2(count);
-    const __m256 x = _mm256_sub_ps(_mm256_maskload_ps(row, lanes), largest);
+    const __m256 x = _mm256_sub_ps(_mm256_maskload_ps(row, lanes),
+                                   _mm256_and_ps(largest, _mm256_castsi256_ps(lanes)));
     const __m256 e = _mm256_and_ps(exp_avx2(x), _mm256_castsi256_ps(lanes));
     _mm256_maskstore_ps(row, lanes, e);
     return _mm256_add_ps(sum, e);

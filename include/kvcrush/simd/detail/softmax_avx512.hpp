@@ -69,7 +69,8 @@ exp_step_avx512(float* row, __m512 largest, __m512 sum) noexcept {
 [[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512
 exp_tail_avx512(float* row, __m512 largest, __m512 sum, std::size_t count) noexcept {
     const __mmask16 lanes = first_lanes_avx512(count);
-    const __m512 e = exp_avx512(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, row), largest));
+    const __m512 e =
+        exp_avx512(_mm512_maskz_sub_ps(lanes, _mm512_maskz_loadu_ps(lanes, row), largest));
     _mm512_mask_storeu_ps(row, lanes, e);
     return _mm512_mask_add_ps(sum, lanes, sum, e);
 }
