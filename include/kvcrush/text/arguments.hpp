@@ -133,7 +133,7 @@ void set_argument(const expression& owner,
                   const expression& value,
                   std::vector<std::string_view> more,
                   Ps&... policies) {
-    const auto append_names = [&](const auto& policy) {
+    const auto list_names = [&](const auto& policy) {
         for_each_parameter(policy, [&](std::string_view name, const auto&, std::string_view) {
             more.push_back(name);
         });
@@ -146,7 +146,7 @@ void set_argument(const expression& owner,
         return known;
     };
     if (!(is_known(policies) || ...)) {
-        (append_names(policies), ...);
+        (list_names(policies), ...);
         fail({"policy ",
              owner.name,
              ": there is no parameter ",

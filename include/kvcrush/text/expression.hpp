@@ -192,6 +192,16 @@ private:
     return parts;
 }
 
+/// Each name with what stands behind it, at the end of a list.
+template <typename Names>
+void append_names(std::vector<std::string>& list,
+                  const Names& names,
+                  std::string_view behind = "") {
+    for (const auto& name : names) {
+        list.push_back(std::string(name).append(behind));
+    }
+}
+
 /// "a, b, c"
 template <typename Names>
 [[nodiscard]] std::string join(const Names& names, std::string_view between) {

@@ -172,9 +172,7 @@ void append_suffix_help(std::vector<policy_help>& help) {
     };
     add("codec",
         "(k=C,v=C)",
-        "whose rows are stored in codecs C: " + join(Catalogue::plain_codecs::names(), ", ") +
-            ", " + join(Catalogue::own_codecs::names(), ", ") +
-            ", hadamard(C), and for keys mean_centred(C)",
+        "whose rows are stored in codecs C, hadamard(C), and for keys mean_centred(C)",
         storage_parameters{});
     add("tiered",
         "(k=C,v=C,k2=C,v2=C)",

@@ -16,6 +16,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -124,20 +125,18 @@ private:
     }
 
     [[noreturn]] static void fail_unknown(std::string_view name) {
+        std::vector<std::string> allowed{"full"};
+        append_names(allowed, Catalogue::scorers::names());
+        append_names(allowed, Catalogue::whole_models::names());
+        allowed.emplace_back("kvcrush(SCORER)");
+        append_names(allowed, Catalogue::selectors::names(), "(SCORER)");
+        append_names(allowed, Catalogue::allocators::names(), "(POLICY)");
+        append_names(allowed, Catalogue::model_allocators::names(), "(POLICY)");
+        append_names(allowed, Catalogue::presets::names());
         fail({"policy ",
              in_quotes(name),
-             " is unknown; allowed: full, ",
-             join(Catalogue::scorers::names(), ", "),
-             ", ",
-             join(Catalogue::whole_models::names(), ", "),
-             ", kvcrush(SCORER), ",
-             join(Catalogue::selectors::names(), "(SCORER), "),
-             "(SCORER), ",
-             join(Catalogue::allocators::names(), "(POLICY), "),
-             "(POLICY), ",
-             join(Catalogue::model_allocators::names(), "(POLICY), "),
-             "(POLICY), ",
-             join(Catalogue::presets::names(), ", "),
+             " is unknown; allowed: ",
+             join(allowed, ", "),
              ", and POLICY+codec(...)"});
     }
 

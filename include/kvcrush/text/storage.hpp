@@ -87,13 +87,11 @@ void parse_codec(const expression& text, const Use& use) {
             use(turned);
         });
     } else {
-        fail({"codec ",
-             in_quotes(text.name),
-             " is unknown here; allowed: ",
-             join(plain::names(), ", "),
-             ", ",
-             join(own::names(), ", "),
-             ", hadamard(CODEC), mean_centred(CODEC)"});
+        std::vector<std::string> allowed;
+        append_names(allowed, plain::names());
+        append_names(allowed, own::names());
+        allowed.insert(allowed.end(), {"hadamard(CODEC)", "mean_centred(CODEC)"});
+        fail({"codec ", in_quotes(text.name), " is unknown here; allowed: ", join(allowed, ", ")});
     }
 }
 

@@ -1,86 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/allocation/ada_kv.hpp>
 #include <kvcrush/cache/kv_cache.hpp>
-#include <kvcrush/core/random.hpp>
-#include <kvcrush/recipe/kvzip_plan.hpp>
 #include <kvcrush/recipe/model_plans.hpp>
 #include <kvcrush/retention/snapkv.hpp>
 #include <kvcrush/retention/squared_attention.hpp>
 #include <kvcrush/select/prefix_suffix.hpp>
 
-#include <gmock/gmock.h>
+#include "unit/recipe/model_cache.hpp"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <cstdint>
-#include <functional>
 #include <numeric>
 #include <stdexcept>
-#include <string>
 #include <utility>
 #include <vector>
 
 namespace kvcrush {
 namespace {
-
-using testing::HasSubstr;
-
-constexpr std::size_t num_layers = 4;
-constexpr std::size_t num_kv_heads = 2;
-constexpr std::size_t num_q_heads = 4;
-constexpr std::size_t head_dim = 16;
-constexpr area_sizes few{2, 6};
-
-model_shape shape_of_model() {
-    return {.num_layers = num_layers,
-            .num_q_heads = num_q_heads,
-            .num_kv_heads = num_kv_heads,
-            .head_dim = head_dim};
-}
-
-/// Feeds `count` tokens more: random keys and values; heads of odd numbers look around, the others at what is near.
-void feed(kv_cache& cache, std::size_t count) {
-    const std::size_t first = cache.tokens_seen();
-    for (std::size_t l = 0; l < num_layers; ++l) {
-        const auto numbers = [&](std::size_t width, std::uint64_t what, float scale) {
-            std::vector<float> rows(count * width);
-            for (std::size_t i = 0; i < rows.size(); ++i) {
-                rows[i] = scale * (random_unit(7 + l, what, first * width + i) - 0.5F);
-            }
-            return rows;
-        };
-        const std::vector<float> keys = numbers(num_kv_heads * head_dim, 1, 4.0F);
-        const std::vector<float> values = numbers(num_kv_heads * head_dim, 2, 1.0F);
-        std::vector<float> queries = numbers(num_q_heads * head_dim, 3, 4.0F);
-        for (std::size_t i = 0; i < queries.size();
-             ++i) { // the layers differ in how sharp they look
-            queries[i] *= 1.0F + static_cast<float>(l + i / head_dim % num_q_heads);
-        }
-        EXPECT_TRUE(cache.append(l, keys, values));
-        cache.observe(l, queries);
-    }
-}
-
-kv_cache filled(recipe how, std::size_t count = 200) {
-    how.areas = few;
-    kv_cache cache(shape_of_model(), std::move(how));
-    feed(cache, count);
-    return cache;
-}
-
-/// Rows of all layers and heads together, or of one.
-std::size_t rows_of(const kv_cache& cache) {
-    return static_cast<std::size_t>(
-        std::lround(cache.mean_rows() * static_cast<double>(num_layers * num_kv_heads)));
-}
-std::size_t rows_of(const kv_cache& cache, std::size_t layer, std::size_t head) {
-    return cache.layer(layer).heads()[head].rows();
-}
-std::size_t rows_of_layer(const kv_cache& cache, std::size_t layer) {
-    return rows_of(cache, layer, 0) + rows_of(cache, layer, 1);
-}
 
 void expect_protected(const kv_cache& cache) {
     for (std::size_t l = 0; l < num_layers; ++l) {
@@ -92,15 +31,6 @@ void expect_protected(const kv_cache& cache) {
                       cache.tokens_seen() - few.num_recent_tokens);
         }
     }
-}
-
-std::string message_of(const std::function<void()>& work) {
-    try {
-        work();
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
-    return "nothing was thrown";
 }
 
 TEST(ModelPlans, LayersOfAPyramidKeepLessAndLess) {
@@ -314,97 +244,6 @@ TEST(ModelPlans, DirectionsAreUndoneTurns) {
             }
         }
     }
-}
-
-/// A model that looks at the row that it repeats: its query points where the key of that row does.
-class Kvzip : public testing::Test {
-protected:
-    void SetUp() override { feed(cache_, 120); }
-
-    /// Rows of repeated tokens: the request first, which looks nowhere, then the context again.
-    void repeat(std::span<const std::int32_t> tokens, kv_cache& copy) {
-        ++passes_;
-        for (std::size_t l = 0; l < num_layers; ++l) {
-            const std::vector<float> rows(tokens.size() * num_kv_heads * head_dim, 0.0F);
-            std::vector<float> queries(tokens.size() * num_q_heads * head_dim, 0.0F);
-            for (std::size_t t = 0; t < tokens.size(); ++t) {
-                if (tokens[t] == 77) { // the token that head 1 of layer 2 is asked for
-                    for (std::size_t c = 0; c < head_dim && l == 2; ++c) {
-                        queries[(t * num_q_heads + 2) * head_dim + c] = 50.0F * key_77_[c];
-                    }
-                }
-            }
-            EXPECT_TRUE(copy.append(l, rows, rows));
-            copy.observe(l, queries);
-        }
-    }
-
-    compress_request request() {
-        return {.replay = [this](std::span<const std::int32_t> tokens,
-                                 kv_cache& copy) { repeat(tokens, copy); },
-                .context = ids_,
-                .repeat_request = asks_};
-    }
-
-    kv_cache cache_ = kv_cache(shape_of_model(),
-                               {.model_allocator = kvzip{.reconstruction = {.chunk_size = 50}},
-                                .areas = {4, 0},
-                                .keep = cache_budget::keep_ratio(0.25)});
-    std::vector<std::int32_t> ids_ = [] {
-        std::vector<std::int32_t> ids(120);
-        std::iota(ids.begin(), ids.end(), 0);
-        return ids;
-    }();
-    std::vector<std::int32_t> asks_{900, 901};
-    std::vector<float> key_77_ = [] {
-        std::vector<float> key(head_dim);
-        const std::size_t width = num_kv_heads * head_dim;
-        for (std::size_t c = 0; c < head_dim; ++c) {
-            key[c] = 4.0F * (random_unit(7 + 2, 1, 77 * width + head_dim + c) - 0.5F);
-        }
-        return key;
-    }();
-    std::size_t passes_ = 0;
-};
-
-TEST_F(Kvzip, WhatIsLookedAtForRepeatingStays) {
-    const std::size_t before = cache_.tokens_seen();
-    const auto choice = cache_.choose(request());
-    EXPECT_EQ(passes_, 3U) << "116 rows behind the sinks, 50 at a time";
-    EXPECT_EQ(cache_.tokens_seen(), before) << "the model repeats behind a copy";
-    std::size_t total = 0;
-    for (const layer_choice& layer : choice) {
-        total += layer.kept.total();
-    }
-    EXPECT_EQ(total, num_layers * num_kv_heads * 30);
-    const auto kept = choice[2].kept.kept(1);
-    EXPECT_TRUE(std::binary_search(kept.begin(), kept.end(), token_index{77}));
-}
-
-TEST_F(Kvzip, WhatItNeedsIsNamed) {
-    compress_request none = request();
-    none.replay = {};
-    EXPECT_THAT(message_of([&] { static_cast<void>(cache_.choose(none)); }),
-                HasSubstr("kvzip: the model has to repeat its context"));
-    compress_request other = request();
-    other.context = other.context.first(100);
-    EXPECT_THAT(message_of([&] { static_cast<void>(cache_.choose(other)); }),
-                HasSubstr("the context has 100 token ids; the cache has seen 120"));
-}
-
-TEST_F(Kvzip, SaysWhatItIsMadeOf) {
-    const any_model_allocator how =
-        kvzip{.reconstruction = {.chunk_size = 64}, .selector = {.level = kvzip_level::head}};
-    EXPECT_EQ(how.arguments(), "chunk=64,level=head");
-    EXPECT_THROW(any_model_allocator(kvzip{.reconstruction = {.chunk_size = 0}}),
-                 std::invalid_argument);
-}
-
-TEST_F(Kvzip, ACacheIsCompressedOnce) {
-    cache_.compress(request());
-    EXPECT_EQ(rows_of(cache_), num_layers * num_kv_heads * 30);
-    EXPECT_THAT(message_of([&] { cache_.compress(request()); }),
-                HasSubstr("kvzip: compresses a cache once, right after it was filled"));
 }
 
 } // namespace

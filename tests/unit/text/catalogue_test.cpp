@@ -87,6 +87,11 @@ TEST(Catalogue, ListsShowThem) {
     EXPECT_EQ(sieve->parameters[0].value, "10");
     EXPECT_EQ(sieve->parameters[0].allowed, "a whole number");
     EXPECT_THAT(split_recipes<my_catalogue>("all"), testing::Contains("sieve"));
+    EXPECT_EQ(std::count_if(help.begin(),
+                            help.end(),
+                            [](const policy_help& entry) { return entry.name == "knorm"; }),
+              1)
+        << "replaced";
 }
 
 } // namespace

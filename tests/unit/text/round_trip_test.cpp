@@ -250,6 +250,28 @@ TEST(PolicyList, NamesEveryParameter) {
     }
 }
 
+TEST(PolicyList, ShowsCodecsSuffixesAndPresets) {
+    std::set<std::string> names;
+    for (const policy_help& entry : list_policies()) {
+        names.insert(std::string(name_of(entry.role)) + ' ' + entry.form);
+    }
+    for (const char* name : {"baseline full",
+                             "scorer snapkv",
+                             "method kvzip",
+                             "selector kvcrush(SCORER)",
+                             "selector kvcrush(SCORER,signature=key_sign)",
+                             "selector kvcrush(SCORER,signature=page)",
+                             "allocator pyramid_kv(POLICY)",
+                             "preset four_times",
+                             "suffix POLICY+codec(k=C,v=C)",
+                             "suffix POLICY+tiered(k=C,v=C,k2=C,v2=C)",
+                             "codec q8_0",
+                             "codec iq4_nl",
+                             "codec kivi_key"}) {
+        EXPECT_TRUE(names.contains(name)) << name;
+    }
+}
+
 TEST(PolicyList, AllIsEveryPolicyWithItsDefaults) {
     const std::vector<std::string> list = split_recipes("all");
     EXPECT_EQ(list.front(), "full");
