@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <stdexcept>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
 using namespace kvcrush;
@@ -20,7 +19,7 @@ struct loud_scorer {
     float power = 2.0F;
 
     static constexpr auto parameters() {
-        return std::tuple{parameter{"power", &loud_scorer::power, "of the norm"}};
+        return parameter_list{parameter{"power", &loud_scorer::power, "of the norm"}};
     }
     void validate() const {
         if (!(power > 0.0F)) {

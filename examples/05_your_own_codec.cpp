@@ -10,7 +10,7 @@ using namespace kvcrush;
 /// A byte per channel for numbers within 1.98, and nothing beside them.
 struct byte_codec {
     static constexpr std::string_view name = "byte";
-    static constexpr auto parameters() { return std::tuple{}; }
+    static constexpr auto parameters() { return parameter_list{}; }
     void validate() const noexcept {}
     void validate_for(std::size_t) const noexcept {}                 // channels
     static constexpr std::size_t group_size() noexcept { return 1; } // rows stored together
