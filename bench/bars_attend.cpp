@@ -24,6 +24,7 @@
 #include <cstring>
 #include <initializer_list>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -132,7 +133,11 @@ public:
         const attend_options options{.num_lanes = num_lanes};
         memory_.resize(
             (std::max)(memory_.size(), attend_workspace(view, layer.heads(), shape_.dim, options)));
-        attend(view, layer.heads(), shape_.dim, output_, memory_, options, execute);
+        const attend_status status =
+            attend(view, layer.heads(), shape_.dim, output_, memory_, options, execute);
+        if (status != attend_status::done) {
+            throw std::logic_error(std::string(describe(status)));
+        }
     }
     [[nodiscard]] const std::vector<float>& queries() const noexcept { return queries_; }
     [[nodiscard]] std::vector<float>& output() noexcept { return output_; }

@@ -42,7 +42,7 @@ std::false_type owns_elements(...);
 
 /// What data() of a matrix or tensor points to: const for what may only be read.
 template <typename M>
-using element_of =
+using matrix_element_of =
     std::remove_pointer_t<decltype(std::declval<std::remove_reference_t<M>&>().data())>;
 
 } // namespace detail
@@ -56,13 +56,13 @@ concept EigenMatrix = requires(std::remove_reference_t<M>& matrix) {
     { matrix.cols() } -> std::convertible_to<Eigen::Index>;
     { matrix.rowStride() } -> std::convertible_to<Eigen::Index>;
     { matrix.colStride() } -> std::convertible_to<Eigen::Index>;
-    requires Element<detail::element_of<M>>;
+    requires Element<detail::matrix_element_of<M>>;
     requires std::is_lvalue_reference_v<M> || !decltype(detail::owns_elements(matrix))::value;
 };
 
 /// Floats whose rows lie together.
 template <typename M>
-concept EigenRows = EigenMatrix<M> && std::same_as < std::remove_const_t<detail::element_of<M>>,
+concept EigenRows = EigenMatrix<M> && std::same_as < std::remove_const_t<detail::matrix_element_of<M>>,
 float > &&static_cast<bool>(std::remove_reference_t<M>::IsRowMajor);
 
 /// An array or vector of matrices, one per head.
@@ -104,8 +104,8 @@ template <typename M>
 /// @throws std::invalid_argument if rows differ in number, or columns do not divide among the heads
 template <EigenMatrix Keys, EigenMatrix Values>
 [[nodiscard]] auto kv_view_of(Keys&& keys, Values&& values, std::size_t num_kv_heads = 1) {
-    using key = detail::element_of<Keys>;
-    using value = detail::element_of<Values>;
+    using key = detail::matrix_element_of<Keys>;
+    using value = detail::matrix_element_of<Values>;
     detail::require(keys.rows() == values.rows(),
                     "kv_view_of: keys have ",
                     keys.rows(),
@@ -162,10 +162,10 @@ public:
     [[nodiscard]] kv_shape shape() const noexcept { return shape_; }
     /// @pre head < num_kv_heads, token < seq_len
     [[nodiscard]] auto key(std::size_t head, std::size_t token) const noexcept {
-        return row<detail::element_of<Keys>>(keys_[head], shape_.key_dim, token);
+        return row<detail::matrix_element_of<Keys>>(keys_[head], shape_.key_dim, token);
     }
     [[nodiscard]] auto value(std::size_t head, std::size_t token) const noexcept {
-        return row<detail::element_of<Values>>(values_[head], shape_.value_dim, token);
+        return row<detail::matrix_element_of<Values>>(values_[head], shape_.value_dim, token);
     }
 
 private:

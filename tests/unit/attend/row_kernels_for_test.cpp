@@ -25,7 +25,7 @@ struct scaled_codec {
     float factor = 8.0F;
 
     static constexpr auto parameters() {
-        return parameter_list{kvcrush::parameter{"factor", &scaled_codec::factor, "of each float"}};
+        return kvcrush::parameter_list{kvcrush::parameter{"factor", &scaled_codec::factor, "of each float"}};
     }
     void validate() const noexcept {}
     void validate_for(std::size_t) const noexcept {}

@@ -222,7 +222,7 @@ TEST(ModelPlans, DirectionsAreUndoneTurns) {
     // RoPE first, then its undoing: what comes out is what went in.
     for (const rope_pairs pairs : {rope_pairs::half_split, rope_pairs::interleaved}) {
         for (const std::size_t turned : {std::size_t{0}, std::size_t{8}}) {
-            const rope angles{.theta = 500.0, .rotary_dim = turned, .pairs = pairs};
+            const rope angles{.theta = 500.0, .rotary_dim = turned, .pairing = pairs};
             const detail::rope_undo undo(angles, head_dim);
             const std::size_t width = turned == 0 ? head_dim : turned;
             std::vector<double> frequencies(width / 2);
