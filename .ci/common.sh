@@ -14,6 +14,24 @@ die() {
     exit "$status"
 }
 
+# begin_stage NAME, end_stage: one line when a stage begins, and in $stage_times one for each that has ended. $stage keeps
+# the name of the last one.
+stage=''
+stage_times=''
+begin_stage() {
+    end_stage
+    stage=$1
+    stage_began=$SECONDS
+    printf '\n=== %s (%s since the start)\n' "$stage" "$(minutes "$SECONDS")"
+}
+end_stage() {
+    if [[ -n ${stage_began:-} ]]; then
+        stage_times+=$(printf '%6s  %s' "$(minutes $((SECONDS - stage_began)))" "$stage")$'\n'
+        stage_began=''
+    fi
+}
+minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); } # SECONDS
+
 # need_packages [PROGRAM=]PACKAGE...
 # Installs the Debian packages that are missing; where PROGRAM= is given, any program of that name will do.
 # Without the right to install it names them and exits with 2. Asks nothing of the network when nothing is missing.

@@ -14,10 +14,14 @@ usage: tests/run.sh [--sanitize | --clang] [--filter REGEX]
   --clang         the same with clang++, in build/tests-clang
   --sanitize      g++ with address and undefined-behaviour sanitizers, in build/tests-sanitize;
                   without the tests on the real model, the consumers and the compile checks
-  --filter REGEX  only tests whose name matches (as ctest -R)
+  --filter REGEX  only suites whose name matches (as ctest -R)
   --help          this text
 
-Installs missing Debian packages and fetches the model (98 MB) once. Needs no network after that.
+Installs missing Debian packages and fetches the model (98 MB) once. Needs no network after that. Says which stage it is
+in and how long each took; from scratch on two cores all takes about ten minutes. The last line is ctest's summary, or
+names the stage that failed. The sources of one folder are compiled together; -DKVCRUSH_JOIN_TESTS=OFF for a build
+directory compiles one by one, which is quicker for somebody who edits a single test. One case of a suite:
+build/tests-gcc/tests/kvcrush_tests --gtest_filter=SUITE.CASE
 END
 }
 
@@ -44,9 +48,34 @@ while [[ $# -gt 0 ]]; do
 done
 
 build_dir=$kvcrush_root/build/tests-$variant
-log=$build_dir/ctest.log
-rm -f "$log"
+mkdir -p "$build_dir"
+log=$build_dir/ctest.log                       # what ctest says
+details=$build_dir/Testing/Temporary/LastTest.log # what the tests say
+rm -f "$log" "$details" "$build_dir/summary.txt"
 
+# summary: skipped and failed tests, time of each stage; at last ctest's own line
+summary() {
+    printf '\n=== summary of tests/run.sh, %s\n%s' "$variant" "$stage_times"
+    if [[ -e $log ]]; then
+        printf 'skipped:\n'
+        sed -n 's/^\[  SKIPPED \] \([^ ]*\)$/  \1/p; s/^[[:space:]]*[0-9]* - \(.*\) (Skipped)$/  \1/p' "$details" "$log" |
+            sort -u | grep . || echo '  none'
+        sed -n 's/^\[  FAILED  \] \([^ ,]*\.[^ ,]*\).*/failed: \1/p' "$details" | sort -u
+        sed -n 's/^[[:space:]]*[0-9]* - \(.*\) (\(Failed\|Timeout\|Not Run\|[A-Z]*\).*)$/failed: \1 (\2)/p' "$log"
+        echo "cases of GoogleTest in these tests: $(grep -c '^\[ RUN  ' "$details" || true)"
+    fi
+    grep 'tests passed,' "$log" 2>/dev/null || echo 'no test was run'
+    [[ $1 == 0 ]] || echo "failed: $stage"
+}
+finish() {
+    local status=$?
+    end_stage
+    summary "$status" | tee "$build_dir/summary.txt"
+    exit "$status"
+}
+trap finish EXIT
+
+begin_stage 'packages and model'
 need_build_tools
 need_packages libcli11-dev nlohmann-json3-dev libfmt-dev libicu-dev libgtest-dev libgmock-dev librapidcheck-dev
 compiler=g++
@@ -61,7 +90,7 @@ clang)
     ;;
 sanitize)
     # Null pointers and accesses beyond an object are what the address sanitizer finds anyway; checking them twice makes
-    # the kernels of attend/ take minutes to compile.
+    # the kernels of attend/ take minutes to compile. So does -O1, by half, against -Og.
     flags='-Og -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all'
     flags+=' -fno-sanitize=null,object-size'
     target=kvcrush_test_programs
@@ -75,17 +104,16 @@ if [[ $variant != sanitize ]]; then
     export KVCRUSH_MODEL
 fi
 
+begin_stage configure
 # An empty build type: CMake adds neither -O3 nor NDEBUG, so that KVCRUSH_ASSERT is checked.
 configure "$build_dir" -DCMAKE_BUILD_TYPE= "-DCMAKE_CXX_COMPILER=$compiler" "-DCMAKE_CXX_FLAGS=$flags" \
     -DKVCRUSH_BUILD_TESTS=ON -DKVCRUSH_BUILD_EXAMPLES=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+
+begin_stage build
 cmake --build "$build_dir" --parallel "$num_jobs" --target "$target"
 
-status=0
+begin_stage tests
 # Waiting threads yield: where other work runs on the same cores, spinning costs ten times the work itself.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
-ctest --test-dir "$build_dir" --output-on-failure --no-tests=error -j2 --output-log "$log" \
-    "${filter[@]}" "${exclude[@]}" || status=$?
-
-printf '\n%s\nskipped:\n' "$(grep 'tests passed,' "$log" || echo 'no test was run')"
-sed -n 's/^[[:space:]]*[0-9]* - \(.*\) (Skipped)$/  \1/p' "$log" | grep . || echo '  none'
-exit "$status"
+ctest --test-dir "$build_dir" --output-on-failure --no-tests=error -j"$num_jobs" --output-log "$log" \
+    "${filter[@]}" "${exclude[@]}"

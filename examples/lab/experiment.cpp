@@ -50,7 +50,7 @@ continue_text(const llama& model, kv_cache& cache, std::span<const int> tokens) 
 }
 
 /// As long as so many predictions of a continuation: what the prefill weighs in the progress.
-constexpr double prefill_weight = 4.0;
+constexpr double window_prefill_weight = 4.0;
 
 /// The prefill, the full cache, and each policy at each ratio.
 [[nodiscard]] double weight_of_window(const experiment& plan) {
@@ -58,7 +58,7 @@ constexpr double prefill_weight = 4.0;
     for (const policy& how : plan.policies) {
         compressed += how.full ? 0.0 : static_cast<double>(how.ratios(plan.keep_ratios).size());
     }
-    return prefill_weight + 1.0 + compressed;
+    return window_prefill_weight + 1.0 + compressed;
 }
 
 void measure_window(const experiment& plan,
@@ -71,10 +71,10 @@ void measure_window(const experiment& plan,
     const stopwatch watch;
     static_cast<void>(
         model.forward(text.context, prefilled, 0, &queries, [&](std::size_t done, std::size_t all) {
-            steps.at(prefill_weight, static_cast<double>(done) / static_cast<double>(all));
+            steps.at(window_prefill_weight, static_cast<double>(done) / static_cast<double>(all));
         }));
     const double prefill_ms = watch.milliseconds();
-    steps.finish(prefill_weight);
+    steps.finish(window_prefill_weight);
 
     kv_cache full_cache = prefilled;
     continuation_result full = continue_text(model, full_cache, text.continuation);

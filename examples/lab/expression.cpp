@@ -15,9 +15,9 @@ namespace {
 constexpr int deepest_nesting = 16;
 
 /// Recursive descent over: name [ '(' argument { ',' argument } ')' ], argument = [ key '=' ] expression.
-class parser {
+class expression_parser {
 public:
-    explicit parser(std::string_view text) : text_(text) {}
+    explicit expression_parser(std::string_view text) : text_(text) {}
 
     expression whole() {
         expression result = parse(0);
@@ -119,7 +119,7 @@ private:
 
 } // namespace
 
-expression parse_expression(std::string_view text) { return parser(text).whole(); }
+expression parse_expression(std::string_view text) { return expression_parser(text).whole(); }
 
 std::vector<std::string> split_list(std::string_view text) {
     std::vector<std::string> parts(1);

@@ -17,7 +17,7 @@
 namespace lab {
 namespace {
 
-constexpr double mebibyte = 1024.0 * 1024.0;
+constexpr double mib = 1024.0 * 1024.0;
 
 const table_line titles = {"text",
                            "policy",
@@ -32,14 +32,14 @@ const table_line titles = {"text",
                            "select ms",
                            "compact ms",
                            "tokens/s"};
-constexpr std::size_t left_columns = 2;
+constexpr std::size_t num_name_columns = 2;
 
 [[nodiscard]] table_line line_of(const measurement& m) {
     return {m.name,
             m.policy,
             fmt::format("{:.3g}", m.keep_ratio),
             fmt::format("{:.0f}", m.kept_tokens_mean),
-            fmt::format("{:.2f}", m.bytes_held / mebibyte),
+            fmt::format("{:.2f}", m.bytes_held / mib),
             fmt::format("{:.2f}x", m.bytes_full / m.bytes_held),
             fmt::format("{:.3f}", m.ppl_ratio),
             fmt::format("{:.4f}", m.quality.kld_mean),
@@ -66,7 +66,7 @@ constexpr std::size_t left_columns = 2;
 std::string table_of(const std::vector<measurement>& measurements) {
     std::vector<table_line> lines{titles};
     std::transform(measurements.begin(), measurements.end(), std::back_inserter(lines), line_of);
-    std::string table = aligned(lines, left_columns);
+    std::string table = aligned(lines, num_name_columns);
     table +=
         "\nMiB: held after compression, positions of kept rows included; smaller: than all rows in "
         "f16."

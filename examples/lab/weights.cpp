@@ -62,7 +62,7 @@ double get_positive(const gguf_file& file, const std::string& key, double value)
     return value;
 }
 
-std::string shape_text(std::span<const std::uint64_t> shape) {
+std::string shape_in_words(std::span<const std::uint64_t> shape) {
     std::string text = "[";
     for (const std::uint64_t length : shape) {
         text += (text.size() > 1 ? ", " : "") + std::to_string(length);
@@ -91,9 +91,9 @@ public:
                  ": tensor ",
                  in_quotes(name),
                  " has shape ",
-                 shape_text(tensor->shape),
+                 shape_in_words(tensor->shape),
                  "; ",
-                 shape_text(shape),
+                 shape_in_words(shape),
                  " is needed");
         }
         used_.insert(tensor->name);
