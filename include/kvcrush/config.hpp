@@ -59,11 +59,22 @@
 #ifndef KVCRUSH_EXTERN_INSTANCES
 #    define KVCRUSH_EXTERN_INSTANCES 0
 #endif
+#if KVCRUSH_EXTERN_INSTANCES && !defined(KVCRUSH_DEFINE_INSTANCES)
+#    define KVCRUSH_DEFINES_INSTANCES 0
+#else
+#    define KVCRUSH_DEFINES_INSTANCES 1
+#endif
 /// Begins an explicit instantiation that such programs share.
-#ifdef KVCRUSH_DEFINE_INSTANCES
+#if KVCRUSH_DEFINES_INSTANCES
 #    define KVCRUSH_INSTANCE template
 #else
 #    define KVCRUSH_INSTANCE extern template
+#endif
+/// Begins a function, no template, that such programs share; its file is included where KVCRUSH_DEFINES_INSTANCES.
+#if KVCRUSH_EXTERN_INSTANCES
+#    define KVCRUSH_INLINE
+#else
+#    define KVCRUSH_INLINE inline
 #endif
 
 /// Keeps the throwing path out of line.

@@ -8,6 +8,7 @@
 #include <kvcrush/cache/query_log.hpp>
 #include <kvcrush/cache/sequence.hpp>
 #include <kvcrush/cache/sequence_access.hpp>
+#include <kvcrush/config.hpp>
 #include <kvcrush/core/error.hpp>
 #include <kvcrush/core/executor.hpp>
 #include <kvcrush/core/query_view.hpp>
@@ -77,48 +78,28 @@ struct model_shape {
 class kv_cache {
 public:
     /// @throws std::invalid_argument if the shape or the recipe makes no sense, or they do not fit each other
-    explicit kv_cache(const model_shape& shape, recipe how = {})
-        : shape_(shape), recipe_(std::move(how)) {
-        shape.validate();
-        recipe_.validate_for(size_for(0));
-        layers_ =
-            std::vector<kv_sequence>(shape.num_layers, kv_sequence(shape.extent(), recipe_.rows));
-        logs_ =
-            std::vector<query_log>(shape.num_layers, query_log(shape.num_q_heads, shape.head_dim));
-    }
+    explicit kv_cache(const model_shape& shape, recipe how = {});
 
     [[nodiscard]] const model_shape& shape() const noexcept { return shape_; }
     [[nodiscard]] const recipe& how() const noexcept { return recipe_; }
     /// Goes on with another recipe. Dense rows stay as they are until it compresses them.
     /// @throws std::invalid_argument as the constructor, or if rows are encoded already
-    void use(recipe how) {
-        how.validate_for(size_for(0));
-        std::vector<kv_sequence> layers = layers_;
-        for (kv_sequence& layer : layers) {
-            layer.set_storage(how.rows);
-        }
-        layers_ = std::move(layers);
-        recipe_ = std::move(how);
-    }
+    void use(recipe how);
     /// Remembers the queries of that many of the newest tokens at least, for recipes to come; a recipe's own needs are
     /// seen to anyway.
     void remember_queries(std::size_t count) noexcept { remembered_ = count; }
 
     /// Tokens that all layers have seen, evicted ones included: the position of the next.
-    [[nodiscard]] std::size_t tokens_seen() const noexcept {
-        std::size_t seen = layers_.front().tokens_seen();
-        for (const kv_sequence& layer : layers_) {
-            seen = (std::min)(seen, layer.tokens_seen());
-        }
-        return seen;
-    }
+    [[nodiscard]] std::size_t tokens_seen() const noexcept;
     [[nodiscard]] std::size_t num_layers() const noexcept { return layers_.size(); }
     [[nodiscard]] const kv_sequence& layer(std::size_t index) const {
         return layers_[checked(index)];
     }
     [[nodiscard]] kv_sequence& layer(std::size_t index) { return layers_[checked(index)]; }
     /// The queries of the newest tokens that a layer remembers.
-    [[nodiscard]] const query_log& queries(std::size_t index) const { return logs_[checked(index)]; }
+    [[nodiscard]] const query_log& queries(std::size_t index) const {
+        return logs_[checked(index)];
+    }
     /// Rows that the longest head holds.
     [[nodiscard]] std::size_t longest_head() const noexcept;
     /// Rows of a kv head, on average over layers and heads.
@@ -134,13 +115,7 @@ public:
     /// @return false, with nothing added, if a number is NaN, infinite or too large for the dense codec
     /// @throws std::invalid_argument for another layer or width
     [[nodiscard]] bool
-    append(std::size_t layer, std::span<const float> keys, std::span<const float> values) {
-        kv_sequence& to = layers_[checked(layer)];
-        if (encodes_) {
-            encode_old_rows(to);
-        }
-        return to.append(keys, values);
-    }
+    append(std::size_t layer, std::span<const float> keys, std::span<const float> values);
 
     /// Attention of the newest tokens of a layer, whose rows are there already, causal; their queries are remembered as
     /// far as the recipe will want them.
@@ -159,11 +134,7 @@ public:
                 const query_view& queries,
                 std::span<float> output,
                 const attend_options& options = {},
-                E&& execute = {}) {
-        require_own(layer, queries);
-        layers_[layer].attend_in(workspace_, queries, output, options, std::forward<E>(execute));
-        observe(layer, queries);
-    }
+                E&& execute = {});
 
     /// Remembers the queries of the newest tokens of a layer, for engines whose own attention does the prompt.
     /// @param queries  as above
@@ -206,14 +177,7 @@ public:
     [[nodiscard]] std::vector<float> scores(std::size_t layer) const;
 
 private:
-    [[nodiscard]] std::size_t checked(std::size_t layer) const {
-        detail::require(layer < layers_.size(),
-                        "kv_cache: there is no layer ",
-                        layer,
-                        "; there are ",
-                        layers_.size());
-        return layer;
-    }
+    [[nodiscard]] std::size_t checked(std::size_t layer) const;
     [[nodiscard]] problem_size size_for(std::size_t rows) const noexcept {
         const layer_extent extent = shape_.extent();
         return {{extent.num_kv_heads, rows, extent.key_dim, extent.value_dim}, shape_.num_q_heads};
@@ -247,4 +211,7 @@ private:
 } // namespace v0
 } // namespace kvcrush
 
-#include <kvcrush/cache/detail/kv_cache.hpp>
+#include <kvcrush/cache/detail/kv_cache_templates.hpp>
+#if KVCRUSH_DEFINES_INSTANCES
+#    include <kvcrush/cache/detail/kv_cache.hpp>
+#endif

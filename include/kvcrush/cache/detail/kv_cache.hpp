@@ -1,14 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// What kv_cache does, behind its interface.
+/// What kv_cache does, behind its interface, where no executor is given.
 #pragma once
 
 #include <kvcrush/cache/kv_cache.hpp>
+#include <kvcrush/config.hpp>
 
 namespace kvcrush {
 inline namespace v0 {
 
-inline std::size_t kv_cache::longest_head() const noexcept {
+KVCRUSH_INLINE kv_cache::kv_cache(const model_shape& shape, recipe how)
+    : shape_(shape), recipe_(std::move(how)) {
+    shape.validate();
+    recipe_.validate_for(size_for(0));
+    layers_ = std::vector<kv_sequence>(shape.num_layers, kv_sequence(shape.extent(), recipe_.rows));
+    logs_ = std::vector<query_log>(shape.num_layers, query_log(shape.num_q_heads, shape.head_dim));
+}
+
+KVCRUSH_INLINE void kv_cache::use(recipe how) {
+    how.validate_for(size_for(0));
+    std::vector<kv_sequence> layers = layers_;
+    for (kv_sequence& layer : layers) {
+        layer.set_storage(how.rows);
+    }
+    layers_ = std::move(layers);
+    recipe_ = std::move(how);
+}
+
+KVCRUSH_INLINE std::size_t kv_cache::tokens_seen() const noexcept {
+    std::size_t seen = layers_.front().tokens_seen();
+    for (const kv_sequence& layer : layers_) {
+        seen = (std::min)(seen, layer.tokens_seen());
+    }
+    return seen;
+}
+
+KVCRUSH_INLINE bool
+kv_cache::append(std::size_t layer, std::span<const float> keys, std::span<const float> values) {
+    kv_sequence& to = layers_[checked(layer)];
+    if (encodes_) {
+        encode_old_rows(to);
+    }
+    return to.append(keys, values);
+}
+
+KVCRUSH_INLINE std::size_t kv_cache::checked(std::size_t layer) const {
+    detail::require(layer < layers_.size(),
+                    "kv_cache: there is no layer ",
+                    layer,
+                    "; there are ",
+                    layers_.size());
+    return layer;
+}
+
+KVCRUSH_INLINE std::size_t kv_cache::longest_head() const noexcept {
     std::size_t longest = 0;
     for (const kv_sequence& layer : layers_) {
         for (const stored_head& head : layer.heads()) {
@@ -18,18 +63,17 @@ inline std::size_t kv_cache::longest_head() const noexcept {
     return longest;
 }
 
-inline double kv_cache::mean_rows() const noexcept {
+KVCRUSH_INLINE double kv_cache::mean_rows() const noexcept {
     std::size_t rows = 0;
     for (const kv_sequence& layer : layers_) {
         for (const stored_head& head : layer.heads()) {
             rows += head.rows();
         }
     }
-    return static_cast<double>(rows) /
-           static_cast<double>(shape_.num_layers * shape_.num_kv_heads);
+    return static_cast<double>(rows) / static_cast<double>(shape_.num_layers * shape_.num_kv_heads);
 }
 
-inline std::size_t kv_cache::bytes_held() const noexcept {
+KVCRUSH_INLINE std::size_t kv_cache::bytes_held() const noexcept {
     std::size_t bytes = 0;
     for (const kv_sequence& layer : layers_) {
         bytes += layer.bytes_held();
@@ -37,7 +81,7 @@ inline std::size_t kv_cache::bytes_held() const noexcept {
     return bytes;
 }
 
-inline std::size_t kv_cache::query_bytes_held() const noexcept {
+KVCRUSH_INLINE std::size_t kv_cache::query_bytes_held() const noexcept {
     std::size_t bytes = 0;
     for (const query_log& log : logs_) {
         bytes += log.bytes_held();
@@ -45,7 +89,7 @@ inline std::size_t kv_cache::query_bytes_held() const noexcept {
     return bytes;
 }
 
-inline query_view kv_cache::view_of(std::span<const float> queries) const {
+KVCRUSH_INLINE query_view kv_cache::view_of(std::span<const float> queries) const {
     const std::size_t width = shape_.num_q_heads * shape_.head_dim;
     detail::require(queries.size() % width == 0,
                     "kv_cache: queries hold ",
@@ -61,7 +105,7 @@ inline query_view kv_cache::view_of(std::span<const float> queries) const {
 }
 
 /// Rows that left the window are encoded, some at a time. Rows that a codec cannot hold stay dense.
-inline void kv_cache::encode_old_rows(kv_sequence& layer) const {
+KVCRUSH_INLINE void kv_cache::encode_old_rows(kv_sequence& layer) const {
     constexpr std::size_t at_once = 32;
     std::size_t most = 0;
     for (const stored_head& head : layer.heads()) {
@@ -72,7 +116,7 @@ inline void kv_cache::encode_old_rows(kv_sequence& layer) const {
     }
 }
 
-inline void kv_cache::require_own(std::size_t layer, const query_view& queries) const {
+KVCRUSH_INLINE void kv_cache::require_own(std::size_t layer, const query_view& queries) const {
     const std::size_t seen = layers_[checked(layer)].tokens_seen();
     detail::require(queries.num_q_heads() == shape_.num_q_heads &&
                         queries.head_dim() == shape_.head_dim && queries.num_queries() <= seen,
@@ -93,35 +137,20 @@ inline void kv_cache::require_own(std::size_t layer, const query_view& queries) 
                     " are possible");
 }
 
-inline void kv_cache::observe(std::size_t layer, const query_view& queries) {
+KVCRUSH_INLINE void kv_cache::observe(std::size_t layer, const query_view& queries) {
     require_own(layer, queries);
     const std::size_t seen = layers_[layer].tokens_seen();
     logs_[layer].append(queries, seen, (std::max)(remembered_, recipe_.num_queries(seen)));
 }
 
-template <Executor E>
-void kv_cache::attend(std::size_t layer,
-                      std::span<const float> queries,
-                      std::span<float> output,
-                      std::size_t num_lanes,
-                      E&& execute) {
-    const query_view view = view_of(queries);
-    const std::size_t value_dim = shape_.extent().value_dim;
-    attend(layer,
-           view,
-           output,
-           {.output = {value_dim, shape_.num_q_heads * value_dim, 1}, .num_lanes = num_lanes},
-           std::forward<E>(execute));
-}
-
-inline std::size_t kv_cache::tokens_of(const compress_request& request) const {
+KVCRUSH_INLINE std::size_t kv_cache::tokens_of(const compress_request& request) const {
     const layer_extent extent = shape_.extent();
     return recipe_.tokens_for(request.keep ? *request.keep : recipe_.keep,
                               {tokens_seen(), extent.key_dim, extent.value_dim},
                               shape_.num_layers * shape_.num_kv_heads);
 }
 
-inline bool kv_cache::is_due(const compress_request& request) const {
+KVCRUSH_INLINE bool kv_cache::is_due(const compress_request& request) const {
     const std::size_t seen = tokens_seen();
     const std::size_t longest = longest_head();
     if (recipe_.keeps_everything() || seen == 0 ||
@@ -132,7 +161,7 @@ inline bool kv_cache::is_due(const compress_request& request) const {
     return (recipe_.rows.encodes() && !encodes_) || tokens_of(request) < longest;
 }
 
-inline void kv_cache::require_queries() const {
+KVCRUSH_INLINE void kv_cache::require_queries() const {
     const std::size_t seen = tokens_seen();
     for (std::size_t l = 0; l < layers_.size(); ++l) {
         detail::require(layers_[l].tokens_seen() == seen,
@@ -155,9 +184,9 @@ inline void kv_cache::require_queries() const {
     }
 }
 
-inline void kv_cache::replay(const compress_request& request,
-                             std::span<const std::int32_t> tokens,
-                             const replay_observer& observe) const {
+KVCRUSH_INLINE void kv_cache::replay(const compress_request& request,
+                                     std::span<const std::int32_t> tokens,
+                                     const replay_observer& observe) const {
     kv_cache copy = *this;
     copy.recipe_ = {};
     copy.remembered_ = tokens.size();
@@ -173,9 +202,9 @@ inline void kv_cache::replay(const compress_request& request,
     }
 }
 
-inline model_plan kv_cache::plan_layers(const compress_request& request,
-                                        std::size_t tokens,
-                                        std::span<const layer_access* const> layers) const {
+KVCRUSH_INLINE model_plan kv_cache::plan_layers(const compress_request& request,
+                                                std::size_t tokens,
+                                                std::span<const layer_access* const> layers) const {
     const layer_policy policy = recipe_.policy();
     model_problem problem{.layers = layers,
                           .num_q_heads = shape_.num_q_heads,
@@ -193,49 +222,8 @@ inline model_plan kv_cache::plan_layers(const compress_request& request,
     return recipe_.model_allocator.plan(problem);
 }
 
-template <Executor E>
-std::vector<layer_choice> kv_cache::choose(const compress_request& request, E&& execute) const {
-    const std::size_t tokens = tokens_of(request);
-    require_queries();
-    std::deque<sequence_access> access;
-    std::vector<const layer_access*> layers;
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-        layers.push_back(&access.emplace_back(layers_[l], logs_[l]));
-    }
-    const model_plan plan =
-        recipe_.model_allocator ? plan_layers(request, tokens, layers) : model_plan{};
-    std::vector<layer_choice> result(layers_.size());
-    const std::size_t num_lanes =
-        (std::clamp)(request.num_lanes, std::size_t{1}, layers_.size());
-    detail::task_failure failure;
-    const auto lane_task = [&](std::size_t lane) noexcept {
-        failure.guard([&] {
-            layer_judge judge(recipe_.policy(), shape_.num_q_heads);
-            for (std::size_t l = lane; l < layers_.size(); l += num_lanes) {
-                if (!plan.kept.empty()) {
-                    result[l].kept = plan.kept[l];
-                    result[l].tiers.assign(recipe_.rows.encodes() ? plan.kept[l].total() : 0, 0);
-                    continue;
-                }
-                detail::layer_chooser chooser(access[l],
-                                              recipe_.rows,
-                                              recipe_.areas,
-                                              plan.tokens.empty() ? tokens : plan.tokens[l],
-                                              plan.counts.values().empty()
-                                                  ? std::span<const std::size_t>{}
-                                                  : plan.counts.layer(l),
-                                              judge);
-                result[l] = chooser.choose(l, shape_.angles);
-            }
-        });
-    };
-    execute(num_lanes, lane_task);
-    failure.rethrow();
-    return result;
-}
-
 /// A choice that was made of this cache as it is.
-inline void kv_cache::require_own(const std::vector<layer_choice>& choice) const {
+KVCRUSH_INLINE void kv_cache::require_own(const std::vector<layer_choice>& choice) const {
     detail::require(choice.size() == layers_.size(),
                     "kv_cache: apply is given choices of ",
                     choice.size(),
@@ -249,55 +237,17 @@ inline void kv_cache::require_own(const std::vector<layer_choice>& choice) const
             fits = rows.empty() || rows.back() < layers_[l].rows(head);
         }
         detail::require(fits, "kv_cache: the choice of layer ", l, " is not one of its rows");
-        const bool tiers_fit =
-            choice[l].tiers.empty() ||
-            (choice[l].tiers.size() == kept.total() &&
-             *std::max_element(choice[l].tiers.begin(), choice[l].tiers.end()) <
-                 recipe_.rows.tiers.size());
-        detail::require(tiers_fit, "kv_cache: the tiers of layer ", l, " are not those of its rows");
+        const bool tiers_fit = choice[l].tiers.empty() ||
+                               (choice[l].tiers.size() == kept.total() &&
+                                *std::max_element(choice[l].tiers.begin(), choice[l].tiers.end()) <
+                                    recipe_.rows.tiers.size());
+        detail::require(
+            tiers_fit, "kv_cache: the tiers of layer ", l, " are not those of its rows");
     }
-}
-
-template <Executor E>
-compression kv_cache::apply(const std::vector<layer_choice>& choice,
-                            std::size_t num_lanes,
-                            E&& execute) {
-    require_own(choice);
-    compression result{.rows_before = mean_rows(), .bytes_before = bytes_held()};
-    const std::size_t lanes = (std::clamp)(num_lanes, std::size_t{1}, layers_.size());
-    std::vector<std::size_t> not_stored(layers_.size(), 0);
-    detail::task_failure failure;
-    const auto lane_task = [&](std::size_t lane) noexcept {
-        failure.guard([&] {
-            for (std::size_t l = lane; l < layers_.size(); l += lanes) {
-                const layer_choice& own = choice[l];
-                layers_[l].evict(own.kept);
-                const std::size_t heads = own.tiers.empty() ? 0 : own.kept.num_kv_heads();
-                for (std::size_t head = 0; head < heads; ++head) {
-                    const std::span<const std::uint8_t> tiers =
-                        std::span(own.tiers).subspan(own.kept.indptr()[head],
-                                                     own.kept.kept(head).size());
-                    not_stored[l] += layers_[l].store(head, tiers) ? 0U : 1U;
-                }
-                layers_[l].shrink_to_fit();
-                forget_queries(l);
-            }
-        });
-    };
-    execute(lanes, lane_task);
-    failure.rethrow();
-    encodes_ = encodes_ || recipe_.rows.encodes();
-    compressed_at_ = tokens_seen();
-    result.rows_kept = mean_rows();
-    result.bytes_held = bytes_held();
-    for (const std::size_t count : not_stored) {
-        result.heads_not_stored += count;
-    }
-    return result;
 }
 
 /// Queries whose rows are not side by side with the newest ones any more cannot be used again.
-inline void kv_cache::forget_queries(std::size_t layer) {
+KVCRUSH_INLINE void kv_cache::forget_queries(std::size_t layer) {
     const sequence_access access(layers_[layer], logs_[layer]);
     std::size_t usable = 0;
     for (std::size_t head = 0; head < shape_.num_kv_heads; ++head) {
@@ -306,7 +256,7 @@ inline void kv_cache::forget_queries(std::size_t layer) {
     logs_[layer].keep_last(usable);
 }
 
-inline std::vector<float> kv_cache::scores(std::size_t layer) const {
+KVCRUSH_INLINE std::vector<float> kv_cache::scores(std::size_t layer) const {
     const sequence_access access(layers_[checked(layer)], logs_[layer]);
     layer_judge judge(recipe_.policy(), shape_.num_q_heads);
     judge.look(access, layer, shape_.angles);
