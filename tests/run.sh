@@ -60,7 +60,7 @@ summary() {
         printf 'skipped:\n'
         sed -n 's/^\[  SKIPPED \] \([^ ]*\)$/  \1/p; s/^[[:space:]]*[0-9]* - \(.*\) (Skipped)$/  \1/p' "$details" "$log" |
             sort -u | grep . || echo '  none'
-        sed -n 's/^\[  FAILED  \] \([^ ]*\).*/failed: \1/p' "$details" | sort -u
+        sed -n 's/^\[  FAILED  \] \([^ ,]*\.[^ ,]*\).*/failed: \1/p' "$details" | sort -u
         sed -n 's/^[[:space:]]*[0-9]* - \(.*\) (\(Failed\|Timeout\|Not Run\|[A-Z]*\).*)$/failed: \1 (\2)/p' "$log"
         echo "cases of GoogleTest in these tests: $(grep -c '^\[ RUN  ' "$details" || true)"
     fi

@@ -12,7 +12,9 @@ namespace {
 
 int policies_command() {
     for (const kvcrush::policy_help& entry : list_policies()) {
-        fmt::print("{}\n    keeps {}\n", entry.name, entry.about);
+        const bool keeps = entry.role != kvcrush::policy_role::suffix &&
+                           entry.role != kvcrush::policy_role::codec;
+        fmt::print("{}\n    {}{}\n", entry.form, keeps ? "keeps " : "", entry.about);
         for (const kvcrush::policy_help::row& row : entry.parameters) {
             fmt::print(
                 "    {:<10} = {:<13} {} [{}]\n", row.name, row.value, row.about, row.allowed);

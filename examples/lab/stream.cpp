@@ -133,9 +133,11 @@ void check_stream(const experiment& plan,
              model.config().context_length);
     }
     for (const policy& how : plan.policies) {
-        how.check_for(model.config(),
-                      how.within(options.budget, options.text_tokens()),
-                      options.text_tokens());
+        // More rows than are protected: fewer than those would all be kept.
+        const std::size_t protected_rows =
+            how.how.areas.num_sink_tokens + how.how.areas.num_recent_tokens + 1;
+        const std::size_t rows = (std::max)(protected_rows, options.text_tokens());
+        how.check_for(model.config(), how.within(options.budget, rows), rows);
     }
 }
 

@@ -34,9 +34,7 @@ public:
                  Allocator<std::remove_cvref_t<P>>)
     any_allocator(
         P&& allocator) // NOLINT(google-explicit-constructor): an allocator is one wherever one is asked for
-        : held_(std::make_shared<const model<std::remove_cvref_t<P>>>(std::forward<P>(allocator))) {
-        held_->validate();
-    }
+        : held_(validated<std::remove_cvref_t<P>>(std::forward<P>(allocator))) {}
 
     /// What is inside: "ada_kv".
     [[nodiscard]] std::string_view policy_name() const noexcept { return held_->name(); }
@@ -45,8 +43,9 @@ public:
     /// The value inside, if it is a P; nullptr otherwise.
     template <typename P>
     [[nodiscard]] const P* as() const noexcept {
-        const auto* const found = dynamic_cast<const model<P>*>(held_.get());
-        return found == nullptr ? nullptr : &found->policy;
+        return held_->tag() == &detail::type_tag<P>
+                   ? &static_cast<const model<P>*>(held_.get())->policy
+                   : nullptr;
     }
 
     void validate() const { held_->validate(); }
@@ -70,6 +69,8 @@ private:
         base(const base&) = delete;
         base& operator=(const base&) = delete;
         virtual ~base() = default;
+        /// Which policy it is: &detail::type_tag of it.
+        [[nodiscard]] virtual const void* tag() const noexcept = 0;
         [[nodiscard]] virtual std::string_view name() const noexcept = 0;
         [[nodiscard]] virtual std::string arguments() const = 0;
         virtual void validate() const = 0;
@@ -87,6 +88,8 @@ private:
     template <typename P>
     struct model final : base {
         explicit model(P chosen) : policy(std::move(chosen)) {}
+
+        [[nodiscard]] const void* tag() const noexcept override { return &detail::type_tag<P>; }
 
         [[nodiscard]] std::string_view name() const noexcept override { return P::name; }
         [[nodiscard]] std::string arguments() const override { return policy_arguments(policy); }
@@ -110,6 +113,12 @@ private:
 
         P policy;
     };
+
+    template <typename P>
+    [[nodiscard]] static std::shared_ptr<const base> validated(P policy) {
+        policy.validate();
+        return std::make_shared<const model<P>>(std::move(policy));
+    }
 
     std::shared_ptr<const base> held_;
 };

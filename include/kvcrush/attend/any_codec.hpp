@@ -34,9 +34,7 @@ public:
                  Codec<std::remove_cvref_t<C>>)
     any_codec(
         C&& codec) // NOLINT(google-explicit-constructor): a codec is one wherever one is asked for
-        : model_(std::make_shared<const model<std::remove_cvref_t<C>>>(std::forward<C>(codec))) {
-        model_->validate();
-    }
+        : model_(validated<std::remove_cvref_t<C>>(std::forward<C>(codec))) {}
 
     [[nodiscard]] std::string_view name() const noexcept { return model_->name(); }
     /// Its parameters that are not the defaults, and the codec inside: "q4_0,signs=1".
@@ -76,7 +74,6 @@ private:
         concept_(const concept_&) = delete;
         concept_& operator=(const concept_&) = delete;
         virtual ~concept_() = default;
-        virtual void validate() const = 0;
         [[nodiscard]] virtual std::string_view name() const noexcept = 0;
         [[nodiscard]] virtual std::string arguments() const = 0;
         [[nodiscard]] virtual bool centres_keys() const noexcept = 0;
@@ -98,7 +95,6 @@ private:
     template <typename C>
     struct model final : concept_ {
         explicit model(C value) : codec(std::move(value)) {}
-        void validate() const override { codec.validate(); }
         [[nodiscard]] std::string_view name() const noexcept override { return C::name; }
         [[nodiscard]] std::string arguments() const override { return policy_arguments(codec); }
         [[nodiscard]] bool centres_keys() const noexcept override { return CentringCodec<C>; }
@@ -127,6 +123,12 @@ private:
         }
         C codec;
     };
+
+    template <typename C>
+    [[nodiscard]] static std::shared_ptr<const concept_> validated(C codec) {
+        codec.validate();
+        return std::make_shared<const model<C>>(std::move(codec));
+    }
 
     std::shared_ptr<const concept_> model_;
 };

@@ -35,7 +35,7 @@ public:
             --words;
         }
         return (first_word_ + words - 1) * word_bits +
-               static_cast<std::size_t>(std::bit_width(words_[words - 1]));
+               static_cast<std::size_t>(64 - std::countl_zero(words_[words - 1]));
     }
 
     /// @pre above all positions held

@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
@@ -284,18 +285,42 @@ private:
         }
     }
 
+    [[nodiscard]] std::span<const float> rows_of_head(std::span<const float> rows,
+                                                      std::size_t head,
+                                                      std::size_t count,
+                                                      std::vector<float>& room) const;
     void collect_segments(simd::isa at_most);
 
     layer_extent extent_;
     row_storage storage_;
     std::vector<stored_head> heads_;
     std::size_t tokens_seen_ = 0;
-    // What attend() works in, kept from call to call.
+    // What append() and attend() work in, kept from call to call.
+    std::vector<token_index> positions_;
+    std::vector<float> keys_;
+    std::vector<float> values_;
     std::vector<row_kernels> kernels_;
     std::vector<attend_segment> segments_;
     std::vector<attend_head> attend_heads_;
     std::vector<float> workspace_;
 };
+
+/// The rows of one head out of [count, heads, dim]: where they lie if there is one, gathered in `room` if there are more.
+inline std::span<const float> kv_sequence::rows_of_head(std::span<const float> rows,
+                                                        std::size_t head,
+                                                        std::size_t count,
+                                                        std::vector<float>& room) const {
+    const std::size_t dim = count == 0 ? 0 : rows.size() / (count * heads_.size());
+    if (count <= 1) {
+        return rows.subspan(head * dim, dim);
+    }
+    room.resize(count * dim);
+    for (std::size_t t = 0; t < count; ++t) {
+        const auto row = rows.subspan((t * heads_.size() + head) * dim, dim);
+        std::copy(row.begin(), row.end(), room.begin() + static_cast<std::ptrdiff_t>(t * dim));
+    }
+    return room;
+}
 
 inline bool kv_sequence::append(std::span<const float> keys, std::span<const float> values) {
     const std::size_t num_heads = heads_.size();
@@ -319,23 +344,12 @@ inline bool kv_sequence::append(std::span<const float> keys, std::span<const flo
                     " more; ",
                     last_position,
                     " at most are supported");
-    std::vector<token_index> positions(count);
-    std::vector<float> own_keys(count * extent_.key_dim);
-    std::vector<float> own_values(count * extent_.value_dim);
-    for (std::size_t t = 0; t < count; ++t) {
-        positions[t] = static_cast<token_index>(tokens_seen_ + t);
-    }
-    const auto gather = [&](std::span<const float> from, std::size_t head, std::span<float> to) {
-        const std::size_t dim = count == 0 ? 0 : to.size() / count;
-        for (std::size_t t = 0; t < count; ++t) {
-            const auto row = from.subspan((t * num_heads + head) * dim, dim);
-            std::copy(row.begin(), row.end(), to.begin() + static_cast<std::ptrdiff_t>(t * dim));
-        }
-    };
+    positions_.resize(count);
+    std::iota(positions_.begin(), positions_.end(), static_cast<token_index>(tokens_seen_));
     for (std::size_t head = 0; head < num_heads; ++head) {
-        gather(keys, head, own_keys);
-        gather(values, head, own_values);
-        if (!heads_[head].append(own_keys, own_values, positions)) {
+        const std::span<const float> own_keys = rows_of_head(keys, head, count, keys_);
+        const std::span<const float> own_values = rows_of_head(values, head, count, values_);
+        if (!heads_[head].append(own_keys, own_values, positions_)) {
             while (head-- > 0) {
                 heads_[head].pop_dense(count);
             }

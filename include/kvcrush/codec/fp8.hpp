@@ -81,7 +81,7 @@ template <typename Format>
             : normal;
     bits = magnitude >= Format::nan ? 0x7FC00000U : bits;
     bits = magnitude == Format::infinity ? 0x7F800000U : bits;
-    return std::bit_cast<float>(bits | static_cast<std::uint32_t>(code & 0x80U) << 24);
+    return std::bit_cast<float>(bits | (code & 0x80U) << 24);
 }
 
 } // namespace detail

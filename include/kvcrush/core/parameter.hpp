@@ -77,6 +77,14 @@ template <NamedEnum Enum>
     return "unnamed";
 }
 
+namespace detail {
+
+/// Its address tells types apart, with or without RTTI.
+template <typename T>
+inline constexpr char type_tag = 0;
+
+} // namespace detail
+
 /// A small value with a name, checked once before use.
 template <typename P>
 concept Policy = std::copyable<P> && requires(const P& policy) {

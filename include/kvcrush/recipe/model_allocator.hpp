@@ -96,9 +96,7 @@ public:
         requires(!std::is_same_v<std::remove_cvref_t<P>, any_model_allocator> &&
                  ModelAllocator<std::remove_cvref_t<P>>)
     any_model_allocator(P&& policy) // NOLINT(google-explicit-constructor): a policy is one wherever one is asked for
-        : held_(std::make_shared<const model<std::remove_cvref_t<P>>>(std::forward<P>(policy))) {
-        held_->validate();
-    }
+        : held_(validated<std::remove_cvref_t<P>>(std::forward<P>(policy))) {}
 
     [[nodiscard]] explicit operator bool() const noexcept { return held_ != nullptr; }
     /// @pre there is one, here and below
@@ -119,7 +117,6 @@ private:
         virtual ~base() = default;
         [[nodiscard]] virtual std::string_view name() const noexcept = 0;
         [[nodiscard]] virtual std::string arguments() const = 0;
-        virtual void validate() const = 0;
         [[nodiscard]] virtual std::size_t num_queries(std::size_t seq_len) const noexcept = 0;
         [[nodiscard]] virtual model_plan plan(const model_problem& problem) const = 0;
     };
@@ -130,7 +127,6 @@ private:
 
         [[nodiscard]] std::string_view name() const noexcept override { return P::name; }
         [[nodiscard]] std::string arguments() const override { return policy_arguments(policy); }
-        void validate() const override { policy.validate(); }
         [[nodiscard]] std::size_t num_queries(std::size_t seq_len) const noexcept override {
             if constexpr (requires { plan_queries(policy, seq_len); }) {
                 return plan_queries(policy, seq_len);
@@ -144,6 +140,12 @@ private:
 
         P policy;
     };
+
+    template <typename P>
+    [[nodiscard]] static std::shared_ptr<const base> validated(P policy) {
+        policy.validate();
+        return std::make_shared<const model<P>>(std::move(policy));
+    }
 
     std::shared_ptr<const base> held_;
 };

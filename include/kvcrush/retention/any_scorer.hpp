@@ -39,9 +39,7 @@ public:
                  Scorer<std::remove_cvref_t<P>>)
     any_scorer(
         P&& scorer) // NOLINT(google-explicit-constructor): a scorer is one wherever one is asked for
-        : held_(std::make_shared<const model<std::remove_cvref_t<P>>>(std::forward<P>(scorer))) {
-        held_->validate();
-    }
+        : held_(validated<std::remove_cvref_t<P>>(std::forward<P>(scorer))) {}
 
     /// What is inside: "snapkv".
     [[nodiscard]] std::string_view policy_name() const noexcept { return held_->name(); }
@@ -50,17 +48,16 @@ public:
     /// The value inside, if it is a P; nullptr otherwise.
     template <typename P>
     [[nodiscard]] const P* as() const noexcept {
-        const auto* const found = dynamic_cast<const model<P>*>(held_.get());
-        return found == nullptr ? nullptr : &found->policy;
+        return held_->tag() == &detail::type_tag<P>
+                   ? &static_cast<const model<P>*>(held_.get())->policy
+                   : nullptr;
     }
 
     void validate() const { held_->validate(); }
     void validate_for(const problem_size& size) const { held_->validate_for(size); }
     /// The same as it is to be in one layer: with seeds of its own, the model's RoPE, its own calibration.
     [[nodiscard]] any_scorer at_layer(const layer_context& where) const {
-        any_scorer result;
-        result.held_ = held_->at_layer(where);
-        return result;
+        return any_scorer(held_->at_layer(where));
     }
 
     [[nodiscard]] std::size_t num_queries(std::size_t seq_len) const noexcept {
@@ -98,6 +95,8 @@ private:
         base(const base&) = delete;
         base& operator=(const base&) = delete;
         virtual ~base() = default;
+        /// Which policy it is: &detail::type_tag of it.
+        [[nodiscard]] virtual const void* tag() const noexcept = 0;
         [[nodiscard]] virtual std::string_view name() const noexcept = 0;
         [[nodiscard]] virtual std::string arguments() const = 0;
         virtual void validate() const = 0;
@@ -120,6 +119,8 @@ private:
     template <typename P>
     struct model final : base {
         explicit model(P chosen) : policy(std::move(chosen)) {}
+
+        [[nodiscard]] const void* tag() const noexcept override { return &detail::type_tag<P>; }
 
         [[nodiscard]] std::string_view name() const noexcept override { return P::name; }
         [[nodiscard]] std::string arguments() const override { return policy_arguments(policy); }
@@ -166,6 +167,13 @@ private:
 
         P policy;
     };
+
+    explicit any_scorer(std::shared_ptr<const base> held) : held_(std::move(held)) {}
+    template <typename P>
+    [[nodiscard]] static std::shared_ptr<const base> validated(P policy) {
+        policy.validate();
+        return std::make_shared<const model<P>>(std::move(policy));
+    }
 
     std::shared_ptr<const base> held_;
 };

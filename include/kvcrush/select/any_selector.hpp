@@ -38,9 +38,7 @@ public:
                  Selector<std::remove_cvref_t<P>, any_source, query_view>)
     any_selector(
         P&& selector) // NOLINT(google-explicit-constructor): a selector is one wherever one is asked for
-        : held_(std::make_shared<const model<std::remove_cvref_t<P>>>(std::forward<P>(selector))) {
-        held_->validate();
-    }
+        : held_(validated<std::remove_cvref_t<P>>(std::forward<P>(selector))) {}
 
     /// What is inside: "kvcrush".
     [[nodiscard]] std::string_view policy_name() const noexcept { return held_->name(); }
@@ -49,17 +47,16 @@ public:
     /// The value inside, if it is a P; nullptr otherwise.
     template <typename P>
     [[nodiscard]] const P* as() const noexcept {
-        const auto* const found = dynamic_cast<const model<P>*>(held_.get());
-        return found == nullptr ? nullptr : &found->policy;
+        return held_->tag() == &detail::type_tag<P>
+                   ? &static_cast<const model<P>*>(held_.get())->policy
+                   : nullptr;
     }
 
     void validate() const { held_->validate(); }
     void validate_for(const problem_size& size) const { held_->validate_for(size); }
     /// The same as it is to be in one layer: seeds of its own.
     [[nodiscard]] any_selector at_layer(const layer_context& where) const {
-        any_selector result;
-        result.held_ = held_->at_layer(where);
-        return result;
+        return any_selector(held_->at_layer(where));
     }
     /// Whether it looks at the scores that it is given.
     [[nodiscard]] bool looks_at_scores() const noexcept { return held_->looks_at_scores(); }
@@ -90,6 +87,8 @@ private:
         base(const base&) = delete;
         base& operator=(const base&) = delete;
         virtual ~base() = default;
+        /// Which policy it is: &detail::type_tag of it.
+        [[nodiscard]] virtual const void* tag() const noexcept = 0;
         [[nodiscard]] virtual std::string_view name() const noexcept = 0;
         [[nodiscard]] virtual std::string arguments() const = 0;
         virtual void validate() const = 0;
@@ -109,6 +108,8 @@ private:
     template <typename P>
     struct model final : base {
         explicit model(P chosen) : policy(std::move(chosen)) {}
+
+        [[nodiscard]] const void* tag() const noexcept override { return &detail::type_tag<P>; }
 
         [[nodiscard]] std::string_view name() const noexcept override { return P::name; }
         [[nodiscard]] std::string arguments() const override { return policy_arguments(policy); }
@@ -142,6 +143,13 @@ private:
 
         P policy;
     };
+
+    explicit any_selector(std::shared_ptr<const base> held) : held_(std::move(held)) {}
+    template <typename P>
+    [[nodiscard]] static std::shared_ptr<const base> validated(P policy) {
+        policy.validate();
+        return std::make_shared<const model<P>>(std::move(policy));
+    }
 
     std::shared_ptr<const base> held_;
 };

@@ -28,7 +28,7 @@ inline constexpr double bytes_of_mib = 0x1p20;
 /// What keep(...) may be given; one of them.
 struct keep_parameters {
     double ratio = 0.0;
-    std::uint64_t tokens = 0;
+    std::size_t tokens = 0;
     double bytes = 0.0;
     double mib = 0.0;
     static constexpr auto parameters() {
@@ -67,7 +67,7 @@ struct keep_parameters {
                 "policy keep: tokens is ",
                 values.tokens,
                 "; it must be 2^53 at most");
-        return cache_budget::tokens(static_cast<std::size_t>(values.tokens));
+        return cache_budget::tokens(values.tokens);
     }
     require(values.mib >= 0.0 && values.mib <= most_of_a_budget / bytes_of_mib,
             "policy keep: mib is ",

@@ -173,8 +173,8 @@ template <typename Kernels>
     const std::size_t step = scores.size() / num_samples;
     for (std::size_t i = 0; i < num_samples; ++i) {
         // Somewhere in each part of equal length: scores may repeat with the period of a page.
-        const std::uint64_t mixed = ((i * std::uint64_t{0x9E3779B1}) >> 16) & 0xFFFFU;
-        sample[i] = ordered_key(scores[i * step + static_cast<std::size_t>((mixed * step) >> 16)]);
+        const std::size_t mixed = ((i * std::size_t{0x9E3779B1}) >> 16) & 0xFFFFU;
+        sample[i] = ordered_key(scores[i * step + ((mixed * step) >> 16)]);
     }
     const double share = static_cast<double>(k) / static_cast<double>(scores.size());
     const double rank = share * static_cast<double>(num_samples);
@@ -206,7 +206,7 @@ template <typename Kernels>
     bucket_tables tables;
     while (within == 0 || within > max_sorted_keys) {
         const std::uint32_t width = range.high - range.low;
-        const auto bits = static_cast<unsigned>(std::bit_width(width));
+        const auto bits = static_cast<unsigned>(32 - std::countl_zero(width));
         const unsigned shift = bits > 8 ? bits - 8 : 0;
         if (width == 0) {
             const key_counts counts = Kernels::count(scores, range.low);
