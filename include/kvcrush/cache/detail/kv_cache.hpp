@@ -60,15 +60,17 @@ inline query_view kv_cache::view_of(std::span<const float> queries) const {
             {shape_.head_dim, width, 1}};
 }
 
-/// Rows that left the window are encoded, some at a time. Rows that a codec cannot hold stay dense.
-inline void kv_cache::encode_old_rows(kv_sequence& layer) const {
+/// Rows that left the window are encoded, some at a time. Rows that a codec cannot hold stay dense, and so do those just
+/// added, which are still to be attended to.
+inline void kv_cache::encode_old_rows(kv_sequence& layer, std::size_t added) {
     constexpr std::size_t at_once = 32;
     std::size_t most = 0;
     for (const stored_head& head : layer.heads()) {
-        most = (std::max)(most, head.dense_rows());
+        most = (std::max)(most, head.dense_rows() - added);
     }
-    if (most >= recipe_.rows.window + at_once) {
-        static_cast<void>(layer.flush());
+    const std::size_t window = layer.storage().window;
+    if (most >= at_once && most - at_once >= window) {
+        static_cast<void>(layer.flush(window + added));
     }
 }
 
@@ -91,6 +93,21 @@ inline void kv_cache::require_own(std::size_t layer, const query_view& queries) 
                     " with ",
                     shape_.head_dim,
                     " are possible");
+}
+
+/// A query among several sees all rows up to its own, which are counted from the newest.
+inline void kv_cache::require_rows(std::size_t layer, std::size_t num_queries) const {
+    const kv_sequence& own = layers_[layer];
+    for (const stored_head& head : own.heads()) {
+        const position_set& dense = head.stores().back().positions();
+        detail::require(num_queries <= 1 || (dense.end() == own.tokens_seen() &&
+                                             dense.holds_last(num_queries - 1)),
+                        "kv_cache: layer ",
+                        layer,
+                        " is to attend for its newest ",
+                        num_queries,
+                        " tokens, whose rows are evicted or encoded in part; attend() before compress()");
+    }
 }
 
 inline void kv_cache::observe(std::size_t layer, const query_view& queries) {
@@ -243,12 +260,10 @@ inline void kv_cache::require_own(const std::vector<layer_choice>& choice) const
                     layers_.size());
     for (std::size_t l = 0; l < choice.size(); ++l) {
         const selection& kept = choice[l].kept;
-        bool fits = kept.num_kv_heads() == 0 || kept.num_kv_heads() == shape_.num_kv_heads;
-        for (std::size_t head = 0; fits && head < kept.num_kv_heads(); ++head) {
-            const auto rows = kept.kept(head);
-            fits = rows.empty() || rows.back() < layers_[l].rows(head);
-        }
-        detail::require(fits, "kv_cache: the choice of layer ", l, " is not one of its rows");
+        detail::require(layers_[l].holds(kept),
+                        "kv_cache: the choice of layer ",
+                        l,
+                        " is not one of its rows, ascending");
         const bool tiers_fit =
             choice[l].tiers.empty() ||
             (choice[l].tiers.size() == kept.total() &&
