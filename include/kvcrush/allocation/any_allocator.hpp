@@ -27,6 +27,10 @@ public:
     static constexpr auto parameters() { return parameter_list{}; }
 
     any_allocator() : any_allocator(uniform_allocator{}) {}
+    /// There is always one inside: what is moved from keeps it.
+    any_allocator(const any_allocator&) = default;
+    any_allocator& operator=(const any_allocator&) = default;
+    ~any_allocator() = default;
 
     /// @throws std::invalid_argument if the allocator's parameters make no sense
     template <typename P>

@@ -27,6 +27,10 @@ class any_codec {
 public:
     /// f16 rows.
     any_codec() : any_codec(dense_codec<f16>{}) {}
+    /// There is always one inside: what is moved from keeps it.
+    any_codec(const any_codec&) = default;
+    any_codec& operator=(const any_codec&) = default;
+    ~any_codec() = default;
 
     /// @throws std::invalid_argument if the codec's parameters are out of range
     template <typename C>

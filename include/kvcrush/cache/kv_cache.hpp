@@ -44,18 +44,22 @@ struct model_shape {
     [[nodiscard]] layer_extent extent() const noexcept {
         return {num_kv_heads, head_dim, value_dim == 0 ? head_dim : value_dim};
     }
-    /// @throws std::invalid_argument if an extent is 0, or num_q_heads no multiple of num_kv_heads
+    /// @throws std::invalid_argument if an extent is 0 or 2^32 and more, or num_q_heads no multiple of num_kv_heads
     void validate() const {
-        detail::require(num_layers > 0 && num_q_heads > 0 && num_kv_heads > 0 && head_dim > 0,
-                        "model_shape: num_layers, num_q_heads, num_kv_heads and head_dim are ",
+        constexpr std::size_t most = (std::numeric_limits<std::uint32_t>::max)();
+        detail::require((std::min)({num_layers, num_q_heads, num_kv_heads, head_dim}) > 0 &&
+                            (std::max)({num_layers, num_q_heads, num_kv_heads, head_dim, value_dim}) <= most,
+                        "model_shape: num_layers, num_q_heads, num_kv_heads, head_dim and value_dim are ",
                         num_layers,
                         ", ",
                         num_q_heads,
                         ", ",
                         num_kv_heads,
-                        " and ",
+                        ", ",
                         head_dim,
-                        "; each must be at least 1");
+                        " and ",
+                        value_dim,
+                        "; each must be at least 1 and below 2^32, value_dim may be 0");
         detail::require(num_q_heads % num_kv_heads == 0,
                         "model_shape: num_q_heads is ",
                         num_q_heads,
@@ -121,7 +125,8 @@ public:
     /// far as the recipe will want them.
     /// @param queries  [tokens, num_q_heads, head_dim], after RoPE
     /// @param output   [tokens, num_q_heads, value_dim]
-    /// @throws std::invalid_argument for another layer or width
+    /// @throws std::invalid_argument for another layer or width, or if a row of a token behind the first was evicted or
+    ///         encoded already
     template <Executor E = serial_executor>
     void attend(std::size_t layer,
                 std::span<const float> queries,
@@ -174,6 +179,7 @@ public:
     [[nodiscard]] bool is_due(const compress_request& request = {}) const;
 
     /// What the recipe's scorer says of the rows of a layer, [num_kv_heads, longest head], see layer_judge::scores.
+    /// @throws std::invalid_argument if it looks at queries and was shown none
     [[nodiscard]] std::vector<float> scores(std::size_t layer) const;
 
 private:
@@ -184,8 +190,9 @@ private:
     }
     [[nodiscard]] query_view view_of(std::span<const float> queries) const;
     void require_own(std::size_t layer, const query_view& queries) const;
+    void require_rows(std::size_t layer, std::size_t num_queries) const;
     void require_own(const std::vector<layer_choice>& choice) const;
-    void encode_old_rows(kv_sequence& layer) const;
+    static void encode_old_rows(kv_sequence& layer, std::size_t added);
     void forget_queries(std::size_t layer);
     [[nodiscard]] std::size_t tokens_of(const compress_request& request) const;
     void require_queries() const;

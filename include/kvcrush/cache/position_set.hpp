@@ -38,6 +38,26 @@ public:
                static_cast<std::size_t>(64 - std::countl_zero(words_[words - 1]));
     }
 
+    /// Whether the largest `count` lie side by side: [end() - count, end()).
+    [[nodiscard]] bool holds_last(std::size_t count) const noexcept {
+        if (count == 0 || count > size_) {
+            return count == 0;
+        }
+        const std::size_t last = end();
+        if (!list_.empty()) {
+            return list_[size_ - count] + count == last;
+        }
+        std::size_t found = 0;
+        while (found < count) {
+            const std::size_t position = last - 1 - found;
+            if ((words_[position / word_bits - first_word_] >> (position % word_bits) & 1U) == 0) {
+                return false;
+            }
+            ++found;
+        }
+        return true;
+    }
+
     /// @pre above all positions held
     void push(token_index position) {
         KVCRUSH_ASSERT(position >= end());

@@ -41,7 +41,8 @@ public:
         }
         old = (std::min)(old, at_least - added);
         // Moving rows to the front each time would cost more than the room of some more.
-        const bool trims = size() > 2 * at_least + 64 || old == 0;
+        const bool trims =
+            (at_least < size() && size() - at_least > at_least + 64) || old == 0;
         if (rows_ == nullptr || rows_.use_count() > 1 || trims) {
             auto fresh = std::make_shared<std::vector<float>>();
             fresh->reserve((old + added) * width());

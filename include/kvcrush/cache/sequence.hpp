@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <span>
@@ -48,17 +49,18 @@ struct layer_extent {
 /// Not to be used from several threads at once; attend() itself may be given an executor. A copy is a snapshot.
 class kv_sequence {
 public:
-    /// @throws std::invalid_argument if extents are 0, or as row_storage::validate_for
+    /// @throws std::invalid_argument if extents are 0 or 2^32 and more, or as row_storage::validate_for
     explicit kv_sequence(const layer_extent& extent, row_storage storage = {})
         : extent_(extent), storage_(std::move(storage)) {
-        detail::require(extent.num_kv_heads > 0 && extent.key_dim > 0 && extent.value_dim > 0,
+        const auto [least, most] = std::minmax({extent.num_kv_heads, extent.key_dim, extent.value_dim});
+        detail::require(least > 0 && most <= (std::numeric_limits<std::uint32_t>::max)(),
                         "kv_sequence: num_kv_heads, key_dim and value_dim are ",
                         extent.num_kv_heads,
                         ", ",
                         extent.key_dim,
                         " and ",
                         extent.value_dim,
-                        "; each must be at least 1");
+                        "; each must be at least 1 and below 2^32");
         storage_.validate_for(extent.key_dim, extent.value_dim);
         heads_ = std::vector<stored_head>(extent.num_kv_heads,
                                           stored_head(storage_, extent.key_dim, extent.value_dim));
@@ -138,18 +140,17 @@ public:
 
     /// Encodes the dense rows but the newest `window`, into the first tier; sinks go where sinks go. Where a codec takes
     /// groups of rows, what does not fill one waits.
-    /// @return false if a codec cannot hold a row: that head, and those behind it, stay as they were
+    /// @return false if a codec cannot hold a row of some head, which then stays as it was
     [[nodiscard]] bool flush() { return flush(storage_.window); }
     [[nodiscard]] bool flush(std::size_t window) {
         std::vector<std::uint8_t> first_tier;
+        bool all_fit = true;
         for (stored_head& head : heads_) {
             const std::size_t dense = head.dense_rows();
             first_tier.assign(dense > window ? dense - window : 0, 0);
-            if (!head.encode(first_tier, storage_.num_sink_tokens)) {
-                return false;
-            }
+            all_fit = head.encode(first_tier, storage_.num_sink_tokens) && all_fit;
         }
-        return true;
+        return all_fit;
     }
 
     /// Encodes the oldest dense rows of a head; see stored_head::encode.
@@ -190,27 +191,27 @@ public:
 
     /// Drops all rows of each head but the kept ones and gives their memory back. Encoded bytes move and are never decoded.
     /// @param kept  per kv head, rows by age; with 0 heads nothing changes
-    /// @throws std::invalid_argument for another number of heads, or a row that is not there
+    /// @throws std::invalid_argument unless holds(kept)
     void evict(const selection& kept) {
-        const std::size_t num_heads = kept.num_kv_heads();
-        detail::require(num_heads == 0 || num_heads == heads_.size(),
+        detail::require(holds(kept),
                         "kv_sequence: evict is given a selection of ",
-                        num_heads,
-                        " kv heads; there are ",
-                        heads_.size());
-        for (std::size_t head = 0; head < num_heads; ++head) {
-            const auto rows = kept.kept(head);
-            detail::require(rows.empty() || rows.back() < heads_[head].rows(),
-                            "kv_sequence: evict is to keep row ",
-                            rows.empty() ? 0 : rows.back(),
-                            "; head ",
-                            head,
-                            " has ",
-                            heads_[head].rows());
-        }
-        for (std::size_t head = 0; head < num_heads; ++head) {
+                        kept.num_kv_heads(),
+                        " kv heads; it must be one of ascending rows of the ",
+                        heads_.size(),
+                        " that there are");
+        for (std::size_t head = 0; head < kept.num_kv_heads(); ++head) {
             heads_[head].keep(kept.kept(head));
         }
+    }
+    /// Whether a selection has all kv heads or none, and names rows that are there, by age, ascending, each once.
+    [[nodiscard]] bool holds(const selection& kept) const noexcept {
+        bool fits = kept.num_kv_heads() == 0 || kept.num_kv_heads() == heads_.size();
+        for (std::size_t head = 0; fits && head < kept.num_kv_heads(); ++head) {
+            const auto rows = kept.kept(head);
+            fits = (rows.empty() || rows.back() < heads_[head].rows()) &&
+                   std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>{}) == rows.end();
+        }
+        return fits;
     }
 
     /// Attention of the newest tokens, whose rows are there already, over all rows; see kvcrush::attend. Of several

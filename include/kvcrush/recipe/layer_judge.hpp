@@ -5,6 +5,7 @@
 
 #include <kvcrush/allocation/any_allocator.hpp>
 #include <kvcrush/core/budget.hpp>
+#include <kvcrush/core/error.hpp>
 #include <kvcrush/core/head_scores.hpp>
 #include <kvcrush/core/layer_context.hpp>
 #include <kvcrush/core/scratch.hpp>
@@ -48,7 +49,8 @@ public:
     /// Scores the rows of a layer.
     /// @param layer   must outlive the calls of select() that follow
     /// @param angles  how the model turns keys
-    /// @throws std::bad_alloc
+    /// @throws std::invalid_argument if a policy looks at queries and there are none of the newest row of a head;
+    ///         std::bad_alloc
     void look(const layer_access& layer, std::size_t index, const rope& angles) {
         shape_ = layer.shape();
         index_ = index;
@@ -152,6 +154,14 @@ private:
             const kv_shape shape = readers_[i].shape();
             const query_view queries = layer.queries(i, shape.num_kv_heads)
                                            .heads(i * group, shape.num_kv_heads * group);
+            detail::require(queries.num_queries() > 0 || num_queries(shape.seq_len) == 0,
+                            "layer_judge: ",
+                            policy_.scorer.policy_name(),
+                            " with ",
+                            policy_.selector.policy_name(),
+                            " looks at queries; there are none of the newest row that a head of layer ",
+                            index_,
+                            " holds");
             const layer_context where{.layer = index_,
                                       .first_head = i,
                                       .size = {shape, queries.num_q_heads()},
@@ -163,6 +173,15 @@ private:
                               policy_.scorer.at_layer(where),
                               policy_.selector.at_layer(where)});
         }
+    }
+
+    /// Queries that are looked at where a head holds so many rows.
+    [[nodiscard]] std::size_t num_queries(std::size_t rows) const noexcept {
+        const bool scores =
+            policy_.selector.looks_at_scores() || policy_.allocator.looks_at_scores();
+        return rows == 0 ? 0
+                         : (std::max)(scores ? policy_.scorer.num_queries(rows) : 0,
+                                      policy_.selector.num_queries(rows));
     }
 
     /// For scores, and for what one policy at a time needs.

@@ -64,7 +64,7 @@ struct recipe {
         case cache_budget::unit::token_share:
             return budget::keep_ratio(share, areas).tokens_for(head.tokens_seen);
         case cache_budget::unit::tokens:
-            return budget::tokens(static_cast<std::size_t>(budget_of.value()), areas)
+            return budget::tokens(static_cast<std::size_t>((std::min)(budget_of.value(), seen)), areas)
                 .tokens_for(head.tokens_seen);
         default:
             return budget::tokens(static_cast<std::size_t>(share * seen), areas)

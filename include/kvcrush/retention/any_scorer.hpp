@@ -32,6 +32,10 @@ public:
 
     /// streaming_llm: the newest tokens.
     any_scorer() : any_scorer(streaming_llm_scorer{}) {}
+    /// There is always one inside: what is moved from keeps it.
+    any_scorer(const any_scorer&) = default;
+    any_scorer& operator=(const any_scorer&) = default;
+    ~any_scorer() = default;
 
     /// @throws std::invalid_argument if the scorer's parameters make no sense
     template <typename P>

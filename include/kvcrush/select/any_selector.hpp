@@ -31,6 +31,10 @@ public:
     static constexpr auto parameters() { return parameter_list{}; }
 
     any_selector() : any_selector(top_k_selector{}) {}
+    /// There is always one inside: what is moved from keeps it.
+    any_selector(const any_selector&) = default;
+    any_selector& operator=(const any_selector&) = default;
+    ~any_selector() = default;
 
     /// @throws std::invalid_argument if the selector's parameters make no sense
     template <typename P>

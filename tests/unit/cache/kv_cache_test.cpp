@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvcrush/allocation/ada_kv.hpp>
 #include <kvcrush/cache/kv_cache.hpp>
+#include <kvcrush/codec/dense.hpp>
 #include <kvcrush/compressor.hpp>
 #include <kvcrush/core/kv_view.hpp>
 #include <kvcrush/core/random.hpp>
@@ -344,6 +345,17 @@ TEST(KvCache, RefusesWhatDoesNotFitInEveryBuild) {
     std::vector<layer_choice> choice = cache.choose();
     choice[1].tiers.back() = 2; // there are two
     refuses([&] { cache.apply(choice); });
+    choice = cache.choose();
+    choice[1].kept = selection();
+    choice[1].kept.reserve(2, 4);
+    for (std::size_t head = 0; head < 2; ++head) { // descending
+        const std::span<token_index> rows = choice[1].kept.extend(2);
+        rows[0] = 4000000000U;
+        rows[1] = 0;
+        choice[1].kept.end_head();
+    }
+    choice[1].tiers.assign(4, 0);
+    refuses([&] { cache.apply(choice); });
     EXPECT_EQ(lengths(cache), std::vector<std::size_t>(4, 100)) << "not even the first layer has changed";
     EXPECT_EQ(cache.layer(0).dense_rows(0), 100U);
     // Layers that have seen different numbers of tokens.
@@ -358,6 +370,137 @@ TEST(KvCache, RefusesWhatDoesNotFitInEveryBuild) {
     cache.compress();
     refuses([&] { cache.use(eight_times()); }); // rows are encoded already
     EXPECT_EQ(cache.how().rows.tiers.size(), 2U);
+}
+
+TEST(KvCache, RefusesExtentsWhoseProductsOverflow) {
+    constexpr std::size_t large = std::size_t{1} << 62;
+    for (const model_shape& shape : {model_shape{.num_layers = 1, .num_q_heads = 4, .num_kv_heads = 4, .head_dim = large},
+                                     model_shape{.num_layers = 1, .num_q_heads = large, .num_kv_heads = 1, .head_dim = 32},
+                                     model_shape{.num_layers = 1, .num_q_heads = 4, .num_kv_heads = 4, .head_dim = 8, .value_dim = large}}) {
+        EXPECT_THROW(kv_cache{shape}, std::invalid_argument);
+    }
+}
+
+TEST(KvCache, ABudgetOfAnyNumberOfTokensIsOne) {
+    kv_cache cache(model,
+                   {.scorer = knorm_scorer{},
+                    .areas = {0, 0},
+                    .keep = cache_budget::tokens((std::numeric_limits<std::size_t>::max)())});
+    read(cache, 50);
+    EXPECT_EQ(cache.compress().rows_kept, 50.0);
+}
+
+/// With what it throws, append() must not have encoded anything either.
+TEST(KvCache, AnAppendThatIsRefusedEncodesNothing) {
+    recipe how = four_times();
+    how.rows.window = 8;
+    kv_cache cache(model, how);
+    read(cache, 60);
+    cache.compress();
+    ASSERT_TRUE(cache.append(0, keys_of(0, 60, 45), values_of(0, 60, 45)));
+    const std::size_t dense = cache.layer(0).dense_rows(0);
+    EXPECT_THROW(static_cast<void>(cache.append(0, keys_of(0, 105, 1), keys_of(0, 105, 1))),
+                 std::invalid_argument);
+    std::vector<float> infinite = keys_of(0, 105, 1);
+    infinite[3] = std::numeric_limits<float>::infinity();
+    EXPECT_FALSE(cache.append(0, infinite, values_of(0, 105, 1)));
+    EXPECT_EQ(cache.layer(0).dense_rows(0), dense);
+    ASSERT_TRUE(cache.append(0, keys_of(0, 105, 1), values_of(0, 105, 1)));
+    EXPECT_EQ(cache.layer(0).dense_rows(0), 8U + 1U);
+}
+
+/// The rows of several queries are taken to be the newest ones.
+TEST(KvCache, SeveralQueriesNeedTheirRows) {
+    for (const bool encodes : {false, true}) {
+        recipe how = encodes ? four_times() : recipe{.scorer = knorm_scorer{}, .keep = cache_budget::keep_ratio(0.5)};
+        kv_cache cache(model, how);
+        read(cache, 100);
+        cache.compress();
+        std::vector<float> output(60 * model.num_q_heads * model.value_dim);
+        EXPECT_THROW(cache.attend(0, queries_of(0, 40, 60), output), std::invalid_argument);
+        output.resize(model.num_q_heads * model.value_dim);
+        cache.attend(0, queries_of(0, 99, 1), output);
+        read(cache, 40);
+    }
+}
+
+TEST(KvCache, AHeadWithoutItsNewestRowHasNoQueriesToLookAt) {
+    kv_cache cache(model,
+                   {.scorer = snapkv_scorer{}, .areas = {0, 0}, .keep = cache_budget::tokens(20)});
+    read(cache, 50);
+    selection older;
+    older.reserve(2, 98);
+    for (std::size_t head = 0; head < 2; ++head) {
+        older.extend_range(0, 49);
+        older.end_head();
+    }
+    cache.layer(1).evict(older);
+    EXPECT_THROW(cache.compress(), std::invalid_argument);
+    EXPECT_EQ(lengths(cache), (std::vector<std::size_t>{50, 50, 49, 49}));
+    read(cache, 1);
+    EXPECT_EQ(cache.compress().rows_kept, 20.0);
+}
+
+TEST(KvCache, WhatIsMovedFromIsEmpty) {
+    recipe how = four_times();
+    kv_cache cache(model, std::move(how));
+    read(cache, 40);
+    const kv_cache other = std::move(cache);
+    EXPECT_EQ(other.tokens_seen(), 40U);
+    // NOLINTBEGIN(bugprone-use-after-move): that is what is looked at
+    EXPECT_NO_THROW(kv_cache(model, how));
+    EXPECT_EQ(cache.tokens_seen(), 0U);
+    EXPECT_EQ(cache.bytes_held(), 0U);
+    EXPECT_FALSE(cache.is_due());
+    EXPECT_EQ(cache.compress().rows_kept, 0.0);
+    EXPECT_THROW(static_cast<void>(cache.append(0, {}, {})), std::invalid_argument);
+    // NOLINTEND(bugprone-use-after-move)
+    cache = other;
+    read(cache, 1);
+    EXPECT_EQ(cache.tokens_seen(), 41U);
+}
+
+TEST(KvCache, AnyNumberOfLanesIsOne) {
+    constexpr std::size_t most = (std::numeric_limits<std::size_t>::max)();
+    kv_cache cache(model, {.scorer = knorm_scorer{}, .keep = cache_budget::keep_ratio(0.5)});
+    read(cache, 100);
+    std::vector<float> wanted(model.num_q_heads * model.value_dim);
+    cache.attend(0, queries_of(0, 99, 1), wanted);
+    for (const std::size_t lanes : {std::size_t{0}, most, most / 4 + 1}) {
+        std::vector<float> found(wanted.size());
+        cache.attend(0, queries_of(0, 99, 1), found, lanes);
+        EXPECT_EQ(found, wanted);
+    }
+    EXPECT_EQ(cache.compress({.num_lanes = most}).rows_kept, 50.0);
+}
+
+TEST(KvCache, AfterAnotherRecipeRowsStayDenseAsTheyAre) {
+    recipe how = four_times();
+    how.rows.window = 0;
+    kv_cache cache(model, how);
+    cache.compress(); // of nothing
+    how.rows.dense = {dense_codec<float>{}, dense_codec<float>{}};
+    read(cache, 20);
+    cache.use(how);
+    EXPECT_EQ(cache.how().rows.dense.keys.text(), "f16") << "the codec that they came in";
+    read(cache, 50);
+    read(cache, 1);
+    EXPECT_EQ(cache.layer(0).dense_rows(0), 71U);
+}
+
+TEST(KvCache, MayRememberAllQueries) {
+    kv_cache cache(model);
+    cache.remember_queries((std::numeric_limits<std::size_t>::max)());
+    std::size_t moves = 0;
+    const float* before = nullptr;
+    for (std::size_t t = 0; t < 300; ++t) {
+        read(cache, 1);
+        const float* const now = cache.queries(0).last(300).row(0, 0);
+        moves += now == before ? 0U : 1U;
+        before = now;
+    }
+    EXPECT_EQ(cache.queries(0).size(), 300U);
+    EXPECT_LT(moves, 20U) << "what is held is not copied for every token";
 }
 
 TEST(KvCache, WithoutATokenThereIsNothingToDo) {

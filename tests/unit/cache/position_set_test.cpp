@@ -87,6 +87,22 @@ TEST(PositionSet, KeepsWhatItIsTold) {
     }
 }
 
+TEST(PositionSet, SaysWhetherTheLargestLieSideBySide) {
+    for (const token_index gap : {1U, 200U, 70000U}) { // in words, and as a list
+        position_set set;
+        EXPECT_TRUE(set.holds_last(0));
+        EXPECT_FALSE(set.holds_last(1));
+        set.push(3);
+        for (token_index i = 0; i < 130; ++i) {
+            set.push(4 + gap + i);
+        }
+        EXPECT_TRUE(set.holds_last(0));
+        EXPECT_TRUE(set.holds_last(130));
+        EXPECT_FALSE(set.holds_last(131));
+        EXPECT_FALSE(set.holds_last(132));
+    }
+}
+
 TEST(PositionSet, TakesABitPerTokenOfItsSpan) {
     position_set set;
     for (token_index position = 100000; position < 100640; ++position) {

@@ -656,6 +656,7 @@ TEST(KvSequence, APolicyOfTheLibraryEvicts) {
 
 TEST(KvSequence, SaysWhatIsWrongWithItsOptions) {
     EXPECT_THROW(kv_sequence(layer_extent{}), std::invalid_argument);
+    EXPECT_THROW(kv_sequence({4, std::size_t{1} << 62U, 32}), std::invalid_argument);
     row_storage how = options({{q4_0_codec{}, q4_0_codec{}}});
     EXPECT_THROW(kv_sequence({num_heads, 80, value_dim}, how), std::invalid_argument);
     how = options({});
@@ -670,6 +671,23 @@ TEST(KvSequence, SaysWhatIsWrongWithItsOptions) {
     EXPECT_THROW(kv_sequence(extent, how), std::invalid_argument);
     how = options({{.share = 0.0}, {}});
     EXPECT_THROW(kv_sequence(extent, how), std::invalid_argument);
+}
+
+TEST(KvSequence, AHeadThatCannotBeEncodedDoesNotHoldTheOthersUp) {
+    row_storage how = options({{q8_0_codec{}, q8_0_codec{}}}, 2);
+    how.dense = {dense_codec<float>{}, dense_codec<float>{}};
+    kv_sequence layer(extent, how);
+    for (std::size_t token = 0; token < 40; ++token) {
+        std::vector<float> keys = keys_of(token);
+        if (token == 25) {
+            keys[0] = 4e7F; // head 0
+        }
+        ASSERT_TRUE(layer.append(keys, values_of(token)));
+    }
+    EXPECT_FALSE(layer.flush());
+    EXPECT_EQ(layer.dense_rows(0), 40U);
+    EXPECT_EQ(layer.dense_rows(1), 2U);
+    EXPECT_EQ(layer.dense_rows(2), 2U);
 }
 
 /// Calls that hand over something of another size: each must throw, and change nothing.
@@ -704,6 +722,18 @@ TEST(KvSequence, RefusesWhatDoesNotFitInEveryBuild) {
         far.end_head();
     }
     refuses([&] { layer.evict(far); });
+    selection descending;
+    descending.reserve(num_heads, 6);
+    selection twice;
+    twice.reserve(num_heads, 6);
+    for (std::size_t head = 0; head < num_heads; ++head) {
+        descending.extend(2)[0] = 4000000000U;
+        descending.end_head();
+        std::ranges::fill(twice.extend(2), token_index{0});
+        twice.end_head();
+    }
+    refuses([&] { layer.evict(descending); });
+    refuses([&] { layer.evict(twice); });
     refuses([&] { layer.evict(nothing(num_heads + 1)); });
     refuses([&] { static_cast<void>(layer.encode(0, std::vector<std::uint8_t>(17, 0))); });
     refuses([&] { static_cast<void>(layer.encode(0, std::vector<std::uint8_t>(1, 1))); });

@@ -25,6 +25,8 @@ namespace detail {
 inline constexpr std::size_t attend_part = 1024;
 /// From so many queries on, lanes share the queries and not the rows: no partial results lie in memory.
 inline constexpr std::size_t attend_many_queries = 32;
+/// Each takes memory of its own; no machine runs more of them.
+inline constexpr std::size_t most_attend_lanes = 4096;
 /// Query rows that share a pass over the rows at most: with few queries, as each part holds results of all of them; with
 /// many, so that they stay in L2 and a decoded tile serves all of them.
 inline constexpr std::size_t attend_few_rows = 64;
@@ -195,7 +197,7 @@ private:
             how.weights_stride = (std::max)(how.weights_stride, rows_of(head));
         }
     }
-    how.num_lanes = (std::max)(how.num_lanes, std::size_t{1});
+    how.num_lanes = (std::clamp)(how.num_lanes, std::size_t{1}, most_attend_lanes);
     work.part_size = partial_attention::size(work.block_rows(), value_dim);
     work.lane_size = lane_size_of(work);
     return work;

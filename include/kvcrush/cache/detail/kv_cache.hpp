@@ -7,7 +7,7 @@
 #include <kvcrush/config.hpp>
 
 namespace kvcrush {
-inline namespace v0 {
+KVCRUSH_INLINE namespace v0 {
 
 KVCRUSH_INLINE kv_cache::kv_cache(const model_shape& shape, recipe how)
     : shape_(shape), recipe_(std::move(how)) {
@@ -25,10 +25,12 @@ KVCRUSH_INLINE void kv_cache::use(recipe how) {
     }
     layers_ = std::move(layers);
     recipe_ = std::move(how);
+    recipe_.rows = layers_.front().storage();
+    encodes_ = false;
 }
 
 KVCRUSH_INLINE std::size_t kv_cache::tokens_seen() const noexcept {
-    std::size_t seen = layers_.front().tokens_seen();
+    std::size_t seen = layers_.empty() ? 0 : layers_.front().tokens_seen();
     for (const kv_sequence& layer : layers_) {
         seen = (std::min)(seen, layer.tokens_seen());
     }
@@ -38,10 +40,14 @@ KVCRUSH_INLINE std::size_t kv_cache::tokens_seen() const noexcept {
 KVCRUSH_INLINE bool
 kv_cache::append(std::size_t layer, std::span<const float> keys, std::span<const float> values) {
     kv_sequence& to = layers_[checked(layer)];
-    if (encodes_) {
-        encode_old_rows(to);
+    const std::size_t seen = to.tokens_seen();
+    if (!to.append(keys, values)) {
+        return false;
     }
-    return to.append(keys, values);
+    if (encodes_) {
+        encode_old_rows(to, to.tokens_seen() - seen);
+    }
+    return true;
 }
 
 KVCRUSH_INLINE std::size_t kv_cache::checked(std::size_t layer) const {
@@ -104,15 +110,17 @@ KVCRUSH_INLINE query_view kv_cache::view_of(std::span<const float> queries) cons
             {shape_.head_dim, width, 1}};
 }
 
-/// Rows that left the window are encoded, some at a time. Rows that a codec cannot hold stay dense.
-KVCRUSH_INLINE void kv_cache::encode_old_rows(kv_sequence& layer) const {
+/// Rows that left the window are encoded, some at a time. Rows that a codec cannot hold stay dense, and so do those just
+/// added, which are still to be attended to.
+KVCRUSH_INLINE void kv_cache::encode_old_rows(kv_sequence& layer, std::size_t added) {
     constexpr std::size_t at_once = 32;
     std::size_t most = 0;
     for (const stored_head& head : layer.heads()) {
-        most = (std::max)(most, head.dense_rows());
+        most = (std::max)(most, head.dense_rows() - added);
     }
-    if (most >= recipe_.rows.window + at_once) {
-        static_cast<void>(layer.flush());
+    const std::size_t window = layer.storage().window;
+    if (most >= at_once && most - at_once >= window) {
+        static_cast<void>(layer.flush(window + added));
     }
 }
 
@@ -135,6 +143,21 @@ KVCRUSH_INLINE void kv_cache::require_own(std::size_t layer, const query_view& q
                     " with ",
                     shape_.head_dim,
                     " are possible");
+}
+
+/// A query among several sees all rows up to its own, which are counted from the newest.
+KVCRUSH_INLINE void kv_cache::require_rows(std::size_t layer, std::size_t num_queries) const {
+    const kv_sequence& own = layers_[layer];
+    for (const stored_head& head : own.heads()) {
+        const position_set& dense = head.stores().back().positions();
+        detail::require(num_queries <= 1 || (dense.end() == own.tokens_seen() &&
+                                             dense.holds_last(num_queries - 1)),
+                        "kv_cache: layer ",
+                        layer,
+                        " is to attend for its newest ",
+                        num_queries,
+                        " tokens, whose rows are evicted or encoded in part; attend() before compress()");
+    }
 }
 
 KVCRUSH_INLINE void kv_cache::observe(std::size_t layer, const query_view& queries) {
@@ -231,18 +254,16 @@ KVCRUSH_INLINE void kv_cache::require_own(const std::vector<layer_choice>& choic
                     layers_.size());
     for (std::size_t l = 0; l < choice.size(); ++l) {
         const selection& kept = choice[l].kept;
-        bool fits = kept.num_kv_heads() == 0 || kept.num_kv_heads() == shape_.num_kv_heads;
-        for (std::size_t head = 0; fits && head < kept.num_kv_heads(); ++head) {
-            const auto rows = kept.kept(head);
-            fits = rows.empty() || rows.back() < layers_[l].rows(head);
-        }
-        detail::require(fits, "kv_cache: the choice of layer ", l, " is not one of its rows");
-        const bool tiers_fit = choice[l].tiers.empty() ||
-                               (choice[l].tiers.size() == kept.total() &&
-                                *std::max_element(choice[l].tiers.begin(), choice[l].tiers.end()) <
-                                    recipe_.rows.tiers.size());
-        detail::require(
-            tiers_fit, "kv_cache: the tiers of layer ", l, " are not those of its rows");
+        detail::require(layers_[l].holds(kept),
+                        "kv_cache: the choice of layer ",
+                        l,
+                        " is not one of its rows, ascending");
+        const bool tiers_fit =
+            choice[l].tiers.empty() ||
+            (choice[l].tiers.size() == kept.total() &&
+             *std::max_element(choice[l].tiers.begin(), choice[l].tiers.end()) <
+                 recipe_.rows.tiers.size());
+        detail::require(tiers_fit, "kv_cache: the tiers of layer ", l, " are not those of its rows");
     }
 }
 

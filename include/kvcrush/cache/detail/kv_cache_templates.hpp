@@ -31,6 +31,7 @@ void kv_cache::attend(std::size_t layer,
                       const attend_options& options,
                       E&& execute) {
     require_own(layer, queries);
+    require_rows(layer, queries.num_queries());
     layers_[layer].attend_in(workspace_, queries, output, options, std::forward<E>(execute));
     observe(layer, queries);
 }
