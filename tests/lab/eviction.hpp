@@ -24,6 +24,7 @@ inline std::vector<kvcrush::layer_choice> random_choice(const kvcrush::kv_cache&
     for (std::size_t l = 0; l < choice.size(); ++l) {
         const std::size_t heads = cache.shape().num_kv_heads;
         choice[l].kept.reserve(heads, heads * cache.longest_head());
+        choice[l].tokens_seen = cache.layer(l).tokens_seen();
         for (std::size_t head = 0; head < heads; ++head) {
             const auto share = l > 0 ? random() % 101 : head == 0 ? 0U : head == 1 ? 100U : 50U;
             for (std::size_t row = 0; row < cache.layer(l).rows(head); ++row) {

@@ -43,6 +43,8 @@ struct layer_choice {
     selection kept{};
     /// The tier of each kept row, in the order of kept.indices(); empty if rows are not encoded.
     std::vector<std::uint8_t> tiers{};
+    /// Tokens that the layer had seen: with more of them, rows have other numbers.
+    std::size_t tokens_seen = 0;
 };
 
 /// What a compression did.

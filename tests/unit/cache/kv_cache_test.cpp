@@ -528,6 +528,17 @@ TEST(KvCache, AnotherRecipeMayFollowBeforeRowsAreEncoded) {
     EXPECT_EQ(cache.how().rows.tiers.size(), 0U);
 }
 
+TEST(KvCache, AChoiceIsOfTheCacheAsItWas) {
+    kv_cache cache(model, {.scorer = snapkv_scorer{}, .keep = cache_budget::tokens(60)});
+    read(cache, 100);
+    const std::vector<layer_choice> choice = cache.choose();
+    read(cache, 10);
+    EXPECT_THROW(cache.apply(choice), std::invalid_argument);
+    EXPECT_EQ(lengths(cache), std::vector<std::size_t>(4, 110));
+    cache.apply(cache.choose());
+    EXPECT_EQ(lengths(cache), std::vector<std::size_t>(4, 60));
+}
+
 TEST(KvCache, IsDueAfterThePromptAndThenEverySoManyTokens) {
     recipe how{.scorer = snapkv_scorer{}, .keep = cache_budget::tokens(64), .when = {.every = 16}};
     kv_cache cache(model, how);

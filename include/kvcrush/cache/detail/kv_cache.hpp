@@ -254,6 +254,13 @@ KVCRUSH_INLINE void kv_cache::require_own(const std::vector<layer_choice>& choic
                     layers_.size());
     for (std::size_t l = 0; l < choice.size(); ++l) {
         const selection& kept = choice[l].kept;
+        detail::require(choice[l].tokens_seen == layers_[l].tokens_seen(),
+                        "kv_cache: the choice of layer ",
+                        l,
+                        " was made when it had seen ",
+                        choice[l].tokens_seen,
+                        " tokens; it has seen ",
+                        layers_[l].tokens_seen());
         detail::require(layers_[l].holds(kept),
                         "kv_cache: the choice of layer ",
                         l,

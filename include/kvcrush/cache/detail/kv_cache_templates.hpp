@@ -73,6 +73,9 @@ std::vector<layer_choice> kv_cache::choose(const compress_request& request, E&& 
     };
     execute(num_lanes, lane_task);
     failure.rethrow();
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+        result[l].tokens_seen = layers_[l].tokens_seen();
+    }
     return result;
 }
 
