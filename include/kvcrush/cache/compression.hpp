@@ -70,7 +70,7 @@ public:
                   std::size_t tokens,
                   std::span<const std::size_t> counts,
                   layer_judge& judge) noexcept
-        : layer_(layer), storage_(storage), areas_(areas), tokens_(tokens), counts_(counts), judge_(judge) {}
+        : layer_(layer), storage_(storage), areas_(areas), tokens_((std::min)(tokens, layer.shape().seq_len)), counts_(counts), judge_(judge) {}
 
     /// @param index, angles  of the layer
     [[nodiscard]] layer_choice choose(std::size_t index, const rope& angles) {

@@ -44,7 +44,8 @@ struct model_shape {
     [[nodiscard]] layer_extent extent() const noexcept {
         return {num_kv_heads, head_dim, value_dim == 0 ? head_dim : value_dim};
     }
-    /// @throws std::invalid_argument if an extent is 0 or 2^32 and more, or num_q_heads no multiple of num_kv_heads
+    /// @throws std::invalid_argument if an extent is 0 or 2^32 and more, or num_q_heads no multiple of num_kv_heads, or angles
+    ///         that no head of that width has
     void validate() const {
         constexpr std::size_t most = (std::numeric_limits<std::uint32_t>::max)();
         detail::require((std::min)({num_layers, num_q_heads, num_kv_heads, head_dim}) > 0 &&
@@ -66,6 +67,7 @@ struct model_shape {
                         "; it must be a multiple of num_kv_heads (",
                         num_kv_heads,
                         ")");
+        angles.validate_for(head_dim);
     }
 };
 

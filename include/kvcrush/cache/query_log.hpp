@@ -32,6 +32,9 @@ public:
     /// @param end      one more than the position of the last of them. Where they do not follow those that are held, the
     ///                 latter go.
     void append(const query_view& queries, std::size_t end, std::size_t at_least) {
+        if (end == end_) { // shown once more: these take the places of those
+            take_back(queries.num_queries());
+        }
         const std::size_t added = (std::min)(queries.num_queries(), at_least);
         std::size_t old = end_ + queries.num_queries() == end ? size() : 0;
         end_ = end;
@@ -80,6 +83,16 @@ public:
     }
 
 private:
+    /// Forgets the newest `count`.
+    void take_back(std::size_t count) {
+        const std::size_t left = size() - (std::min)(size(), count);
+        if (left < size()) {
+            rows_ = std::make_shared<std::vector<float>>(
+                rows_->begin(), rows_->begin() + static_cast<std::ptrdiff_t>(left * width()));
+        }
+        end_ -= (std::min)(end_, count);
+    }
+
     [[nodiscard]] std::size_t width() const noexcept { return num_q_heads_ * head_dim_; }
 
     std::size_t num_q_heads_;

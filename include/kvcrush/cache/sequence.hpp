@@ -82,7 +82,9 @@ public:
         storage.validate_for(extent_.key_dim, extent_.value_dim);
         for (stored_head& head : heads_) {
             stored_head fresh(storage, extent_.key_dim, extent_.value_dim);
-            fresh.take_dense(head);
+            if (tokens_seen_ > 0) {
+                fresh.take_dense(head);
+            }
             head = std::move(fresh);
         }
         storage_ = std::move(storage);

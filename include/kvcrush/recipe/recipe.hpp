@@ -49,7 +49,7 @@ struct recipe {
 
     /// Whether compression can do nothing at all: every token stays, dense.
     [[nodiscard]] bool keeps_everything() const noexcept {
-        return keep == cache_budget::everything() && !rows.encodes();
+        return keep == cache_budget::everything() && !rows.encodes() && !model_allocator;
     }
 
     /// Tokens per kv head that `keep` allows on average, sinks and recent included.

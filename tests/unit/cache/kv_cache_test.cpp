@@ -329,6 +329,13 @@ TEST(KvCache, RefusesWhatDoesNotFitInEveryBuild) {
     const auto refuses = [](const auto& call) { EXPECT_THROW(call(), std::invalid_argument); };
     refuses([] { kv_cache cache({.num_layers = 0, .num_q_heads = 4, .num_kv_heads = 2, .head_dim = 8}); });
     refuses([] { kv_cache cache({.num_layers = 1, .num_q_heads = 9, .num_kv_heads = 2, .head_dim = 8}); });
+    refuses([] { // more channels turn than there are
+        kv_cache cache({.num_layers = 1,
+                        .num_q_heads = 4,
+                        .num_kv_heads = 2,
+                        .head_dim = 8,
+                        .angles = {.rotary_dim = 16}});
+    });
     refuses([] { // q8_0 wants multiples of 32
         kv_cache cache({.num_layers = 1, .num_q_heads = 4, .num_kv_heads = 2, .head_dim = 24}, four_times());
     });
@@ -526,6 +533,45 @@ TEST(KvCache, AnotherRecipeMayFollowBeforeRowsAreEncoded) {
     EXPECT_LT(copy.bytes_held(), cache.bytes_held() * 3 / 10);
     EXPECT_EQ(cache.longest_head(), 120U);
     EXPECT_EQ(cache.how().rows.tiers.size(), 0U);
+}
+
+TEST(KvCache, QueriesThatAreShownAgainTakeThePlaceOfTheOthers) {
+    kv_cache cache(model, {.scorer = snapkv_scorer{}, .keep = cache_budget::tokens(60)});
+    read(cache, 100);
+    kv_cache again = cache;
+    for (std::size_t l = 0; l < model.num_layers; ++l) {
+        again.observe(l, queries_of(l, 99, 1)); // attend() has shown it already
+        again.observe(l, queries_of(l, 90, 10));
+    }
+    const std::vector<layer_choice> wanted = cache.choose();
+    const std::vector<layer_choice> found = again.choose();
+    for (std::size_t l = 0; l < model.num_layers; ++l) {
+        EXPECT_EQ(found[l].kept, wanted[l].kept);
+    }
+}
+
+TEST(KvCache, IsDueByWhatItIsAskedAndByWhatWouldChange) {
+    kv_cache everything(model, {.keep = cache_budget::everything()});
+    read(everything, 100);
+    EXPECT_FALSE(everything.is_due());
+    EXPECT_TRUE(everything.is_due({.keep = cache_budget::tokens(50)}));
+    kv_cache ragged(model,
+                    {.scorer = snapkv_scorer{},
+                     .allocator = ada_kv_allocator{},
+                     .keep = cache_budget::tokens(50),
+                     .when = {.every = 0}});
+    read(ragged, 200);
+    EXPECT_TRUE(ragged.compress_if_due());
+    EXPECT_FALSE(ragged.is_due()) << "though one head holds more than the average";
+}
+
+TEST(KvCache, AnEmptyCacheTakesAnotherDenseCodec) {
+    kv_cache cache(model);
+    recipe floats;
+    floats.rows.dense = {dense_codec<float>{}, dense_codec<float>{}};
+    cache.use(floats);
+    ASSERT_TRUE(cache.append(0, keys_of(0, 0, 64), values_of(0, 0, 64)));
+    EXPECT_GE(cache.bytes_held(), 64 * (key_width + value_width) * sizeof(float));
 }
 
 TEST(KvCache, AChoiceIsOfTheCacheAsItWas) {

@@ -175,13 +175,13 @@ KVCRUSH_INLINE std::size_t kv_cache::tokens_of(const compress_request& request) 
 
 KVCRUSH_INLINE bool kv_cache::is_due(const compress_request& request) const {
     const std::size_t seen = tokens_seen();
-    const std::size_t longest = longest_head();
-    if (recipe_.keeps_everything() || seen == 0 ||
+    if ((recipe_.keeps_everything() && !request.keep) || seen == 0 ||
         (compressed_at_ && seen - *compressed_at_ < recipe_.when.every) ||
-        longest <= recipe_.when.rows) {
+        longest_head() <= recipe_.when.rows) {
         return false;
     }
-    return (recipe_.rows.encodes() && !encodes_) || tokens_of(request) < longest;
+    return (recipe_.rows.encodes() && !encodes_) ||
+           static_cast<double>(tokens_of(request)) < mean_rows();
 }
 
 KVCRUSH_INLINE void kv_cache::require_queries() const {
