@@ -121,10 +121,13 @@ TEST(Dequantise, FindsWhatIsNotFinite) {
         EXPECT_TRUE(finite(tensor_type::f16, bytes));
         put(bytes, bits);
         EXPECT_FALSE(finite(tensor_type::f16, bytes));
-        for (const auto& [type, in_block, holds_minimum] :
+        for (const auto& [type, bytes_in_block, with_minimum] :
              {std::tuple{tensor_type::q8_0, 32U, false},
               std::tuple{tensor_type::q4_0, 16U, false},
               std::tuple{tensor_type::q4_1, 16U, true}}) {
+            // Copies: lambdas cannot capture structured bindings with clang 14.
+            const std::size_t in_block = bytes_in_block;
+            const bool holds_minimum = with_minimum;
             const auto block = [&](std::uint16_t scale, std::uint16_t minimum) {
                 std::string stored;
                 put(stored, scale);
