@@ -128,6 +128,15 @@ struct attention_result {
         weights; ///< [num_q_heads * num_queries], one per row of the kv head
 };
 
+/// What may be done to logits, and who takes part in the softmax without a row.
+struct logit_shaping {
+    double soft_cap = 0.0;
+    /// [num_queries][rows], added; -infinity hides. Empty: causal.
+    std::vector<std::vector<double>> mask{};
+    std::vector<double> slopes{}; ///< [num_q_heads], empty for 1
+    std::vector<double> sinks{};  ///< [num_q_heads], empty for none
+};
+
 /// Softmax attention over rows that differ in number from kv head to kv head. The queries are the last tokens: query i of
 /// n sees all rows but the last n - 1 - i.
 /// @param queries  [num_q_heads, num_queries, key_dim]
@@ -137,27 +146,46 @@ inline attention_result attention_over_rows(std::span<const float> queries,
                                             std::size_t num_queries,
                                             std::size_t key_dim,
                                             std::size_t value_dim,
-                                            double scale) {
+                                            double scale,
+                                            const logit_shaping& shaping = {}) {
+    constexpr double hidden_logit = -std::numeric_limits<double>::infinity();
     attention_result result;
     for (std::size_t h = 0; h < num_q_heads; ++h) {
         const rows_of_head& rows = heads[h / (num_q_heads / heads.size())];
         for (std::size_t i = 0; i < num_queries; ++i) {
-            const std::size_t hidden = num_queries - 1 - i;
+            const std::size_t hidden = shaping.mask.empty() ? num_queries - 1 - i : 0;
             const std::size_t seen = rows.count > hidden ? rows.count - hidden : 0;
             const auto query = queries.subspan((h * num_queries + i) * key_dim, key_dim);
             std::vector<double> logits;
             for (std::size_t t = 0; t < seen; ++t) {
-                logits.push_back(scale *
-                                 dot(query, std::span(rows.keys).subspan(t * key_dim, key_dim)));
+                double logit =
+                    scale * dot(query, std::span(rows.keys).subspan(t * key_dim, key_dim));
+                if (shaping.soft_cap > 0.0) {
+                    logit = shaping.soft_cap * std::tanh(logit / shaping.soft_cap);
+                }
+                if (!shaping.mask.empty()) {
+                    const double added = shaping.mask[i][t];
+                    logit = added == hidden_logit ? hidden_logit
+                            : shaping.slopes.empty() ? logit + added
+                                                     : logit + shaping.slopes[h] * added;
+                }
+                logits.push_back(logit);
+            }
+            if (!shaping.sinks.empty()) {
+                logits.push_back(shaping.sinks[h]);
             }
             std::vector<double> weights = softmax(logits);
+            const double high =
+                logits.empty() ? 0.0 : *std::max_element(logits.begin(), logits.end());
             double sum = 0.0;
-            const double high = seen == 0 ? 0.0 : *std::max_element(logits.begin(), logits.end());
             for (const double logit : logits) {
-                sum += std::exp(logit - high);
+                sum += logit == hidden_logit ? 0.0 : std::exp(logit - high);
             }
-            result.log_sum_exp.push_back(high + std::log(sum));
-            weights.resize(rows.count, 0.0);
+            result.log_sum_exp.push_back(sum == 0.0 ? hidden_logit : high + std::log(sum));
+            weights.resize(rows.count, 0.0); // a sink's goes nowhere
+            if (!shaping.sinks.empty()) {
+                std::fill(weights.begin() + static_cast<std::ptrdiff_t>(seen), weights.end(), 0.0);
+            }
             for (std::size_t c = 0; c < value_dim; ++c) {
                 double output = 0.0;
                 double magnitude = 0.0;

@@ -3,6 +3,7 @@
 /// What attend() is asked: rows in segments, what it is to give, and how it says that it could not.
 #pragma once
 
+#include <kvcrush/attend/attend_mask.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/attend/stored_rows.hpp>
 #include <kvcrush/core/layout.hpp>
@@ -32,6 +33,13 @@ using attend_head = std::span<const attend_segment>;
 struct attend_options {
     /// Of the logits; 0 stands for 1 / sqrt(head_dim).
     float scale = 0.0F;
+    /// What each query sees and what is added to its logits; without one attention is causal.
+    attend_mask mask{};
+    /// If above 0, logits become soft_cap * tanh(logit / soft_cap) before the mask is added (Gemma 2: 50).
+    float soft_cap = 0.0F;
+    /// A logit per query head that takes part in the softmax and has no row, [num_q_heads]: its share of the weights goes
+    /// nowhere (attention sinks of gpt-oss). Empty for none.
+    std::span<const float> sinks{};
     /// Where the output of (query head, query, channel) lies [floats]; {} stands for [num_q_heads, num_queries, value_dim].
     /// {value_dim, num_q_heads * value_dim, 1} puts the heads of a token together.
     kv_strides output{};
@@ -55,6 +63,9 @@ enum class [[nodiscard]] attend_status : std::uint8_t{
     output_too_small,        ///< or its strides put rows over one another
     weights_too_small,       ///< or their stride is below the longest head
     log_sum_exp_too_small,
+    mask_too_small, ///< or its stride is below the longest head, or both kinds of elements were given
+    not_one_per_head, ///< sinks or slopes that are not num_q_heads
+    soft_cap_not_finite,
     workspace_too_small ///< see attend_workspace()
 };
 
@@ -69,6 +80,10 @@ enum class [[nodiscard]] attend_status : std::uint8_t{
         return "output is too small for its strides, or they overlap";
     case attend_status::weights_too_small: return "weights or their stride are too small";
     case attend_status::log_sum_exp_too_small: return "log_sum_exp is too small";
+    case attend_status::mask_too_small:
+        return "mask or its stride is too small, or there are two masks";
+    case attend_status::not_one_per_head: return "sinks or slopes are not one per query head";
+    case attend_status::soft_cap_not_finite: return "soft_cap is negative, NaN or infinite";
     case attend_status::workspace_too_small: return "workspace is too small";
     }
     return "unknown";

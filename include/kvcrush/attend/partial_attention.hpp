@@ -61,6 +61,22 @@ struct partial_attention {
         }
     }
 
+    /// Adds e^logit to the sum of one query, for what has weight but no value. What is not finite adds nothing.
+    void add_mass(std::size_t query, float logit) const noexcept {
+        if (!(logit >= std::numeric_limits<float>::lowest() &&
+              logit <= (std::numeric_limits<float>::max)())) {
+            return;
+        }
+        const float high = (std::max)(largest[query], logit);
+        const float mine = std::exp(largest[query] - high);
+        largest[query] = high;
+        sum[query] = sum[query] * mine + std::exp(logit - high);
+        const std::size_t dim = value_dim();
+        for (std::size_t c = query * dim; c < (query + 1) * dim; ++c) {
+            values[c] *= mine;
+        }
+    }
+
     /// Logarithm of the sum of e^logit over all rows seen; -infinity for none.
     [[nodiscard]] float log_sum_exp(std::size_t query) const noexcept {
         return sum[query] == 0.0F ? -std::numeric_limits<float>::infinity()

@@ -200,7 +200,8 @@ attended run_attend(const stored_cache& cache,
                     std::size_t num_lanes = 1,
                     float scale = 0.0F,
                     bool with_weights = true,
-                    E&& execute = {}) {
+                    E&& execute = {},
+                    attend_options options = {}) {
     attended result;
     for (const rows_of_head& rows : cache.rows()) {
         result.stride = std::max(result.stride, rows.count + 3);
@@ -209,8 +210,9 @@ attended run_attend(const stored_cache& cache,
     result.weights.assign(num_q_heads * num_queries * result.stride, 7.0F);
     const query_view view(queries, num_q_heads, num_queries, cache.key_dim());
     const std::vector<attend_head> heads = cache.heads();
-    attend_options options{
-        .scale = scale, .log_sum_exp = result.log_sum_exp, .num_lanes = num_lanes};
+    options.scale = scale;
+    options.log_sum_exp = result.log_sum_exp;
+    options.num_lanes = num_lanes;
     if (with_weights) {
         options.weights = result.weights;
         options.weights_stride = result.stride;
@@ -238,7 +240,9 @@ inline void expect_exact(const stored_cache& cache,
                          const std::string& what,
                          double tolerance = 1e-5,
                          float query_size = 1.0F,
-                         std::size_t num_lanes = 1) {
+                         std::size_t num_lanes = 1,
+                         const logit_shaping& shaping = {},
+                         const attend_options& options = {}) {
     std::vector<float> queries =
         normal_floats(num_q_heads * num_queries * cache.key_dim(), 991 + num_q_heads);
     for (float& value : queries) {
@@ -246,8 +250,16 @@ inline void expect_exact(const stored_cache& cache,
     }
     const double scale = 1.0 / std::sqrt(static_cast<double>(cache.key_dim()));
     const attention_result expected = attention_over_rows(
-        queries, cache.rows(), num_q_heads, num_queries, cache.key_dim(), cache.value_dim(), scale);
-    const attended got = run_attend(cache, queries, num_q_heads, num_queries, num_lanes);
+        queries,
+        cache.rows(),
+        num_q_heads,
+        num_queries,
+        cache.key_dim(),
+        cache.value_dim(),
+        scale,
+        shaping);
+    const attended got = run_attend(
+        cache, queries, num_q_heads, num_queries, num_lanes, 0.0F, true, serial_executor{}, options);
     for (std::size_t i = 0; i < expected.output.size(); ++i) {
         ASSERT_NEAR(static_cast<double>(got.output[i]),
                     expected.output[i],

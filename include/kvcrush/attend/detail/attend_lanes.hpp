@@ -51,6 +51,9 @@ inline void store_block(const attend_work& work,
     for (std::size_t r = 0; r < block.num_rows(); ++r) {
         const std::size_t row = work.row_index(kv_head, block, r);
         const std::size_t query = row % num_queries;
+        if (!how.sinks.empty()) {
+            whole.add_mass(r, how.sinks[row / num_queries]);
+        }
         whole.output(r,
                      output.subspan(row / num_queries * how.output.head + query * how.output.token),
                      how.output.dim);

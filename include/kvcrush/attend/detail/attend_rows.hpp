@@ -7,6 +7,7 @@
 #include <kvcrush/attend/detail/attend_work.hpp>
 #include <kvcrush/attend/detail/decoded_kernels.hpp>
 #include <kvcrush/attend/detail/running_softmax.hpp>
+#include <kvcrush/attend/detail/shaped_logits.hpp>
 #include <kvcrush/attend/partial_attention.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/attend/stored_rows.hpp>
@@ -88,16 +89,45 @@ inline void keep_logits(const attend_work& work,
                         std::size_t kv_head,
                         const query_block& block,
                         const segment_queries& from,
+                        const float* bias,
                         const std::size_t* seen,
+                        std::size_t count,
                         std::size_t before) noexcept {
     for (std::size_t r = 0; r < block.num_rows(); ++r) {
         const std::size_t row = work.row_index(kv_head, block, r);
         float* const kept =
             work.options.weights.data() + row * work.options.weights_stride + before;
         for (std::size_t t = 0; t < seen[r]; ++t) {
-            kept[t] = from.logits[r * attend_tile + t] + from.bias[r];
+            kept[t] = from.logits[r * attend_tile + t] + bias[r];
+        }
+        if (!work.options.mask.empty()) { // elsewhere nobody looks at what is not seen
+            std::fill(kept + seen[r], kept + count, hidden_logit);
         }
     }
+}
+
+/// How many rows of a tile each row of the block sees, up to the last one.
+/// @return whether any is seen
+[[nodiscard]] inline bool find_seen(const attend_work& work,
+                                    const attend_piece& piece,
+                                    const query_block& block,
+                                    std::size_t count,
+                                    std::size_t before,
+                                    std::size_t* seen) noexcept {
+    std::size_t most = 0;
+    for (std::size_t q = 0; q < block.num_queries; ++q) {
+        const std::size_t query = block.first_query + q;
+        const std::size_t visible = work.visible(piece.total, query);
+        std::size_t here = visible > before ? (std::min)(count, visible - before) : 0;
+        if (!work.options.mask.empty()) {
+            here = last_seen(work.options.mask, query, before, here);
+        }
+        most = (std::max)(most, here);
+        for (std::size_t r = q; r < block.num_rows(); r += block.num_queries) {
+            seen[r] = here;
+        }
+    }
+    return most > 0;
 }
 
 /// One tile: logits, their softmax, values weighted with it.
@@ -115,29 +145,34 @@ inline void attend_to_tile(const attend_work& work,
     const std::size_t num_rows = block.num_rows();
     const auto dots = work.decodes(keys, num_rows) ? dots_of_packed : keys.dots;
     const auto accumulate = work.decodes(values, num_rows) ? accumulate_decoded : values.accumulate;
-    dots(keys,
-         key_rows,
-         queries.prepared,
-         num_rows,
-         work.queries.head_dim(),
-         queries.logits,
-         queries.scratch);
     std::size_t seen[attend_many_rows];
-    for (std::size_t q = 0; q < block.num_queries; ++q) {
-        const std::size_t visible = work.visible(piece.total, block.first_query + q);
-        const std::size_t here =
-            visible > before ? (std::min)(key_rows.count, visible - before) : 0;
-        for (std::size_t r = q; r < num_rows; r += block.num_queries) {
-            seen[r] = here;
-        }
+    const bool any = find_seen(work, piece, block, key_rows.count, before, seen);
+    if (any) {
+        dots(keys,
+             key_rows,
+             queries.prepared,
+             num_rows,
+             work.queries.head_dim(),
+             queries.logits,
+             queries.scratch);
+    }
+    constexpr float no_bias[attend_many_rows] = {};
+    const float* bias = queries.bias;
+    if (work.shapes_logits()) {
+        shape_logits(work, piece.head, block, seen, before, bias, queries.logits);
+        bias = no_bias;
     }
     if (!work.options.weights.empty()) {
-        keep_logits(work, piece.head, block, queries, seen, before);
+        keep_logits(
+            work, piece.head, block, queries, bias, seen, key_rows.count, before);
+    }
+    if (!any) {
+        return;
     }
     run_softmax({.logits = queries.logits,
                  .num_rows = num_rows,
                  .seen = seen,
-                 .bias = queries.bias,
+                 .bias = bias,
                  .largest = partial.largest.data(),
                  .sum = partial.sum.data(),
                  .values = partial.values.data(),

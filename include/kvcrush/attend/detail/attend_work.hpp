@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <span>
 
 namespace kvcrush {
@@ -109,14 +110,21 @@ struct attend_work {
                    queries.num_queries() +
                block.first_query + row % block.num_queries;
     }
-    /// Rows of `total` that a query sees: the last query all, each one before it a row less.
+    /// Rows of `total` that a query may see, before a mask is asked: the last query all, each one before it a row less.
     [[nodiscard]] std::size_t visible(std::size_t total, std::size_t query) const noexcept {
+        if (!options.mask.empty()) {
+            return total;
+        }
         const std::size_t hidden = queries.num_queries() - 1 - query;
         return total > hidden ? total - hidden : 0;
     }
     /// Rows of `total` that some query of a block sees.
     [[nodiscard]] std::size_t visible(std::size_t total, const query_block& block) const noexcept {
         return visible(total, block.first_query + block.num_queries - 1);
+    }
+    /// Whether something happens to logits between products and softmax.
+    [[nodiscard]] bool shapes_logits() const noexcept {
+        return options.soft_cap > 0.0F || !options.mask.empty();
     }
     /// Whether tiles are decoded for so many query rows. One query keeps to the kernels of the codec.
     [[nodiscard]] bool decodes(const row_kernels& kernels, std::size_t num_rows) const noexcept {
@@ -192,11 +200,12 @@ private:
     if (how.output == kv_strides{}) {
         how.output = {num_queries * value_dim, value_dim, 1};
     }
-    if (how.weights_stride == 0) {
-        for (const attend_head head : heads) {
-            how.weights_stride = (std::max)(how.weights_stride, rows_of(head));
-        }
+    std::size_t longest = 0;
+    for (const attend_head head : heads) {
+        longest = (std::max)(longest, rows_of(head));
     }
+    how.weights_stride = how.weights_stride == 0 ? longest : how.weights_stride;
+    how.mask.stride = how.mask.stride == 0 ? longest : how.mask.stride;
     how.num_lanes = (std::clamp)(how.num_lanes, std::size_t{1}, most_attend_lanes);
     work.part_size = partial_attention::size(work.block_rows(), value_dim);
     work.lane_size = lane_size_of(work);
@@ -217,6 +226,28 @@ holds(std::size_t size, const std::size_t (&extents)[3], const std::size_t (&str
         size -= reach;
     }
     return size > 0;
+}
+
+/// Whether mask, soft-cap and sinks fit. @param longest  rows of the longest head
+[[nodiscard]] inline attend_status check_shaping(const attend_work& work,
+                                                 std::size_t longest) noexcept {
+    const attend_options& how = work.options;
+    const std::size_t num_q_heads = work.queries.num_q_heads();
+    if (!how.mask.empty() &&
+        (how.mask.stride < longest || (!how.mask.halves.empty() && !how.mask.floats.empty()) ||
+         !holds(how.mask.size(),
+                {1, work.queries.num_queries(), longest},
+                {1, how.mask.stride, 1}))) {
+        return attend_status::mask_too_small;
+    }
+    if ((!how.mask.slopes.empty() && how.mask.slopes.size() != num_q_heads) ||
+        (!how.sinks.empty() && how.sinks.size() != num_q_heads)) {
+        return attend_status::not_one_per_head;
+    }
+    if (!(how.soft_cap >= 0.0F && how.soft_cap <= (std::numeric_limits<float>::max)())) {
+        return attend_status::soft_cap_not_finite;
+    }
+    return attend_status::done;
 }
 
 /// Whether a call can be done.
@@ -254,6 +285,10 @@ holds(std::size_t size, const std::size_t (&extents)[3], const std::size_t (&str
     if (!how.log_sum_exp.empty() &&
         !holds(how.log_sum_exp.size(), {num_q_heads, num_queries, 1}, {num_queries, 1, 1})) {
         return attend_status::log_sum_exp_too_small;
+    }
+    const attend_status shaping = check_shaping(work, longest);
+    if (shaping != attend_status::done) {
+        return shaping;
     }
     return workspace.size() < work.size() ? attend_status::workspace_too_small
                                           : attend_status::done;
