@@ -20,7 +20,9 @@
 #include <kvcrush/allocation/uniform.hpp>
 #include <kvcrush/attend/any_codec.hpp>
 #include <kvcrush/attend/attend.hpp>
+#include <kvcrush/attend/attend_mask.hpp>
 #include <kvcrush/attend/attend_options.hpp>
+#include <kvcrush/attend/ggml_type.hpp>
 #include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/attend/partial_attention.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
