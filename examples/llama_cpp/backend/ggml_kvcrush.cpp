@@ -31,10 +31,32 @@ struct backend_context {
 /// Nodes computed since the program began, for whoever wants to know that the backend is at work.
 std::atomic<std::uint64_t> nodes_computed{0};
 
-/// A context that leaves flash attention to llama.cpp ("auto") plans a graph when it is made and turns flash attention
-/// off for good where that node is not on the device of its layer, which is the CPU. So nothing is claimed by the thread
-/// that makes a context until it begins to compute, which the first set_n_threads() tells.
-thread_local bool context_is_being_made = false;
+/// A context that leaves flash attention to llama.cpp ("auto") first plans a graph of one token per sequence, and turns
+/// flash attention off for good where that node is not on the device of its layer, which is the CPU. So the first graph
+/// that a thread plans after it made a backend is not claimed: it has another number of tokens than those that follow.
+class first_graph {
+public:
+    void begin() noexcept { tokens_ = unknown; }
+    void end() noexcept { tokens_ = ended; }
+    [[nodiscard]] bool has(const ggml_tensor* node) noexcept {
+        if (tokens_ == ended) {
+            return false;
+        }
+        const std::int64_t tokens = node->src[0]->ne[1] * node->src[0]->ne[3];
+        if (tokens_ != unknown && tokens != tokens_) {
+            end();
+            return false;
+        }
+        tokens_ = tokens;
+        return true;
+    }
+
+private:
+    static constexpr std::int64_t unknown = -1;
+    static constexpr std::int64_t ended = -2;
+    std::int64_t tokens_ = ended;
+};
+thread_local first_graph first_planned;
 
 // --- backend ---------------------------------------------------------------------------------------------------------
 
@@ -48,7 +70,7 @@ void free_backend(ggml_backend_t backend) {
 void set_n_threads(ggml_backend_t backend, int num_threads) {
     static_cast<backend_context*>(backend->context)->num_threads =
         static_cast<std::size_t>((std::max)(num_threads, 1));
-    context_is_being_made = false;
+    first_planned.end(); // it computes already
 }
 
 ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph* graph) {
@@ -119,7 +141,7 @@ ggml_backend_t init_backend(ggml_backend_dev_t device, const char*) {
         return nullptr;
     }
     *backend = {backend_guid(), backend_interface, device, context};
-    context_is_being_made = true;
+    first_planned.begin();
     return backend;
 }
 
@@ -131,7 +153,7 @@ buffer_from_host(ggml_backend_dev_t, void* memory, std::size_t size, std::size_t
     return ggml_backend_cpu_buffer_from_ptr(memory, size);
 }
 bool supports_op(ggml_backend_dev_t, const ggml_tensor* node) {
-    return !context_is_being_made && kvcrush_ggml::can_attend(node);
+    return kvcrush_ggml::can_attend(node) && !first_planned.has(node);
 }
 bool supports_buffer_type(ggml_backend_dev_t, ggml_backend_buffer_type_t type) {
     return ggml_backend_buft_is_host(type);
