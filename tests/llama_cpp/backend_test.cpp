@@ -8,8 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <unistd.h>
 #include <thread>
+#include <unistd.h>
 
 namespace llama_tests {
 namespace {
@@ -17,11 +17,13 @@ namespace {
 /// Three times what ggml's own logits differ by where a prompt is read in batches of another size; measured first.
 double tolerance = 0.0;
 
-const std::string prose =
-    "The keeper of the lighthouse wrote down every ship that passed, its flag, its course and the hour. In winter, when "
-    "nothing passed for days, he wrote down the wind instead, and when there was no wind he wrote down that there was "
-    "none. His daughter asked him why. He said that a book with gaps is read as if nobody had been there, and that a "
-    "night on which nothing happened is still a night somebody watched. ";
+const std::string prose = "The keeper of the lighthouse wrote down every ship that passed, its "
+                          "flag, its course and the hour. In winter, when "
+                          "nothing passed for days, he wrote down the wind instead, and when there "
+                          "was no wind he wrote down that there was "
+                          "none. His daughter asked him why. He said that a book with gaps is read "
+                          "as if nobody had been there, and that a "
+                          "night on which nothing happened is still a night somebody watched. ";
 
 std::string long_prose(std::size_t times) {
     std::string text;
@@ -40,12 +42,15 @@ protected:
         if (given == nullptr || *given == '\0') {
             return;
         }
-        llama_log_set([](ggml_log_level level, const char* text, void*) {
-            if (level == GGML_LOG_LEVEL_ERROR) {
-                std::fputs(text, stderr);
-            }
-        }, nullptr);
-        folder_ = std::filesystem::temp_directory_path() / ("kvcrush-" + std::to_string(::getpid()));
+        llama_log_set(
+            [](ggml_log_level level, const char* text, void*) {
+                if (level == GGML_LOG_LEVEL_ERROR) {
+                    std::fputs(text, stderr);
+                }
+            },
+            nullptr);
+        folder_ =
+            std::filesystem::temp_directory_path() / ("kvcrush-" + std::to_string(::getpid()));
         std::filesystem::create_directories(folder_);
         const std::string in_floats = folder_ / "model-f32.gguf";
         llama_model_quantize_params params = llama_model_quantize_default_params();
@@ -154,7 +159,8 @@ TEST_F(LlamaBackend, GoesOnFromASavedState) {
     engine first(*model_, {});
     static_cast<void>(first.decode(prompt, 0));
     std::vector<std::uint8_t> state(llama_state_seq_get_size(first.context(), 0));
-    ASSERT_EQ(llama_state_seq_get_data(first.context(), state.data(), state.size(), 0), state.size());
+    ASSERT_EQ(llama_state_seq_get_data(first.context(), state.data(), state.size(), 0),
+              state.size());
     engine second(*model_, {});
     ASSERT_GT(llama_state_seq_set_data(second.context(), state.data(), state.size(), 0), 0U);
     static_cast<void>(plain_->decode(prompt, 0));
@@ -192,7 +198,8 @@ void expect_parallel(engine& plain, engine& crush, const llama_model& model) {
     std::vector<std::vector<llama_token>> next;
     for (std::size_t i = 0; i < prompts.size(); ++i) {
         const auto theirs = plain.decode(prompts[i], 0, static_cast<int>(i));
-        EXPECT_LE(largest_difference(crush.decode(prompts[i], 0, static_cast<int>(i)), theirs), tolerance)
+        EXPECT_LE(largest_difference(crush.decode(prompts[i], 0, static_cast<int>(i)), theirs),
+                  tolerance)
             << "prompt " << i;
         positions.push_back(static_cast<int>(prompts[i].size()));
         next.push_back({likeliest(theirs)});
@@ -207,8 +214,10 @@ void expect_parallel(engine& plain, engine& crush, const llama_model& model) {
         }
     }
     // Prompts of two sequences in one batch, of different lengths.
-    const auto theirs = plain.decode_all({prompts[1], prompts[2]}, {1, 2}, {positions[1], positions[2]});
-    const auto ours = crush.decode_all({prompts[1], prompts[2]}, {1, 2}, {positions[1], positions[2]});
+    const auto theirs =
+        plain.decode_all({prompts[1], prompts[2]}, {1, 2}, {positions[1], positions[2]});
+    const auto ours =
+        crush.decode_all({prompts[1], prompts[2]}, {1, 2}, {positions[1], positions[2]});
     EXPECT_LE(largest_difference(ours[0], theirs[0]), tolerance);
     EXPECT_LE(largest_difference(ours[1], theirs[1]), tolerance);
 }

@@ -3,12 +3,11 @@
 /// The real model in llama.cpp, by ggml alone or with the backend.
 #pragma once
 
-#include <ggml-backend.h>
-#include <llama.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <ggml-backend.h>
+#include <llama.h>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -26,7 +25,8 @@ struct free_context {
 using model_ptr = std::unique_ptr<llama_model, free_model>;
 
 inline model_ptr load_model(const std::string& path) {
-    llama_model* const model = llama_model_load_from_file(path.c_str(), llama_model_default_params());
+    llama_model* const model =
+        llama_model_load_from_file(path.c_str(), llama_model_default_params());
     if (model == nullptr) {
         throw std::runtime_error("no model could be read from " + path);
     }
@@ -80,8 +80,8 @@ public:
     /// Tokens of several sequences in one batch; the logits of the last of each.
     /// @param positions  of the first token of each
     std::vector<std::vector<float>> decode_all(const std::vector<std::vector<llama_token>>& texts,
-                                           const std::vector<int>& sequences,
-                                           const std::vector<int>& positions) {
+                                               const std::vector<int>& sequences,
+                                               const std::vector<int>& positions) {
         std::size_t count = 0;
         for (const auto& text : texts) {
             count += text.size();
@@ -128,13 +128,15 @@ private:
 };
 
 inline llama_token likeliest(std::span<const float> logits) {
-    return static_cast<llama_token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    return static_cast<llama_token>(std::max_element(logits.begin(), logits.end()) -
+                                    logits.begin());
 }
 
 inline double largest_difference(std::span<const float> a, std::span<const float> b) {
     double largest = 0.0;
     for (std::size_t i = 0; i < a.size(); ++i) {
-        largest = std::max(largest, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+        largest =
+            std::max(largest, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
     }
     return largest;
 }

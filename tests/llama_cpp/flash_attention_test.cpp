@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The backend's attention against ggml's own, node by node: shapes, types, masks, strides and streams as models and
 /// caches have them, drawn at random.
-#include "flash_attention.hpp"
-
 #include <kvcrush/core/random.hpp>
 
-#include <ggml-backend.h>
-#include <ggml-cpp.h>
-#include <ggml.h>
+#include "flash_attention.hpp"
 
 #include <gtest/gtest.h>
 
@@ -16,6 +12,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <ggml-backend.h>
+#include <ggml-cpp.h>
+#include <ggml.h>
 #include <limits>
 #include <string>
 #include <vector>
@@ -78,8 +77,9 @@ node_shape draw_shape(draws& draw) {
     shape.key_type = draw.one_of(types);
     shape.value_type = draw.chance(0.5F) ? shape.key_type : draw.one_of(types);
     const bool blocks = ggml_blck_size(shape.key_type) > 1 || ggml_blck_size(shape.value_type) > 1;
-    shape.key_dim = blocks ? draw.one_of(std::array<std::int64_t, 6>{64, 64, 96, 128, 256, 192})
-                           : draw.one_of(std::array<std::int64_t, 7>{64, 40, 80, 112, 128, 256, 72});
+    shape.key_dim = blocks
+                        ? draw.one_of(std::array<std::int64_t, 6>{64, 64, 96, 128, 256, 192})
+                        : draw.one_of(std::array<std::int64_t, 7>{64, 40, 80, 112, 128, 256, 72});
     shape.value_dim = shape.key_dim;
     if (draw.chance(0.05F)) { // MLA
         shape.key_dim = 576;
@@ -134,15 +134,24 @@ struct attention_graph {
         const auto rows = [&](std::int64_t dim, ggml_type type) {
             type = decoded ? GGML_TYPE_F32 : type;
             if (shape.rows_of_all_heads_together) { // as llama.cpp's cache
-                ggml_tensor* const cache =
-                    ggml_new_tensor_4d(context.get(), type, dim, shape.kv_heads, shape.cells, shape.streams);
+                ggml_tensor* const cache = ggml_new_tensor_4d(
+                    context.get(), type, dim, shape.kv_heads, shape.cells, shape.streams);
                 return ggml_permute(context.get(), cache, 0, 2, 1, 3);
             }
-            return ggml_new_tensor_4d(context.get(), type, dim, shape.cells, shape.kv_heads, shape.streams);
+            return ggml_new_tensor_4d(
+                context.get(), type, dim, shape.cells, shape.kv_heads, shape.streams);
         };
         q = ggml_permute(context.get(),
-                         ggml_new_tensor_4d(context.get(), GGML_TYPE_F32, shape.key_dim, shape.q_heads(), shape.queries, shape.streams),
-                         0, 2, 1, 3);
+                         ggml_new_tensor_4d(context.get(),
+                                            GGML_TYPE_F32,
+                                            shape.key_dim,
+                                            shape.q_heads(),
+                                            shape.queries,
+                                            shape.streams),
+                         0,
+                         2,
+                         1,
+                         3);
         k = rows(shape.key_dim, shape.key_type);
         v = rows(shape.value_dim, shape.value_type);
         if (shape.mask != mask_kind::none) {
@@ -165,7 +174,8 @@ struct attention_graph {
             sinks = ggml_new_tensor_1d(context.get(), GGML_TYPE_F32, shape.q_heads());
             ggml_flash_attn_ext_add_sinks(node, sinks);
         }
-        buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(context.get(), ggml_backend_cpu_buffer_type()));
+        buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(context.get(),
+                                                              ggml_backend_cpu_buffer_type()));
         fill(shape, seed, decoded);
     }
 
@@ -209,7 +219,8 @@ struct attention_graph {
         if (as == type) {
             std::copy(codes.begin(), codes.end(), static_cast<std::byte*>(tensor->data));
         } else {
-            ggml_get_type_traits(type)->to_float(codes.data(), static_cast<float*>(tensor->data), dim * count);
+            ggml_get_type_traits(type)->to_float(
+                codes.data(), static_cast<float*>(tensor->data), dim * count);
         }
     }
 
@@ -217,7 +228,8 @@ struct attention_graph {
     [[nodiscard]] std::vector<float> compute_by_ggml() {
         ggml_cgraph* const graph = ggml_new_graph(context.get());
         ggml_build_forward_expand(graph, node);
-        const ggml_backend_ptr cpu(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+        const ggml_backend_ptr cpu(
+            ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
         EXPECT_EQ(ggml_backend_graph_compute(cpu.get(), graph), GGML_STATUS_SUCCESS);
         return result();
     }
@@ -273,7 +285,8 @@ TEST(LlamaFlashAttention, IsAsExactAsGgmlOnEveryShapeTypeAndMask) {
         worst = std::max(worst, error);
         worst_of_ggml = std::max(worst_of_ggml, normalised_error(theirs, right));
     }
-    std::printf("worst error, squared and normalised: kvcrush %.2e, ggml %.2e\n", worst, worst_of_ggml);
+    std::printf(
+        "worst error, squared and normalised: kvcrush %.2e, ggml %.2e\n", worst, worst_of_ggml);
 }
 
 TEST(LlamaFlashAttention, LeavesToGgmlWhatItDoesNotKnow) {
@@ -302,8 +315,8 @@ TEST(LlamaFlashAttention, LeavesToGgmlWhatItDoesNotKnow) {
     EXPECT_TRUE(refused_with([&] { graph.mask->ne[2] = 2; }, [&] { graph.mask->ne[2] = 1; }));
     const std::size_t row = graph.v->nb[0];
     EXPECT_TRUE(refused_with([&] { graph.v->nb[0] = 2 * row; }, [&] { graph.v->nb[0] = row; }));
-    EXPECT_TRUE(refused_with([&] { graph.node->src[1] = nullptr; },
-                             [&] { graph.node->src[1] = graph.k; }));
+    EXPECT_TRUE(
+        refused_with([&] { graph.node->src[1] = nullptr; }, [&] { graph.node->src[1] = graph.k; }));
     EXPECT_TRUE(kvcrush_ggml::can_attend(graph.node));
 }
 

@@ -165,7 +165,7 @@ inline attention_result attention_over_rows(std::span<const float> queries,
                 }
                 if (!shaping.mask.empty()) {
                     const double added = shaping.mask[i][t];
-                    logit = added == hidden_logit ? hidden_logit
+                    logit = added == hidden_logit    ? hidden_logit
                             : shaping.slopes.empty() ? logit + added
                                                      : logit + shaping.slopes[h] * added;
                 }

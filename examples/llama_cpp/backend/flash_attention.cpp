@@ -4,13 +4,12 @@
 #include <kvcrush/attend/attend.hpp>
 #include <kvcrush/attend/ggml_type.hpp>
 
-#include <omp.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <omp.h>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -63,9 +62,8 @@ struct kernel_table {
     });
 }
 
-[[nodiscard]] bool mask_fits(const ggml_tensor* mask,
-                             const ggml_tensor* q,
-                             const ggml_tensor* k) noexcept {
+[[nodiscard]] bool
+mask_fits(const ggml_tensor* mask, const ggml_tensor* q, const ggml_tensor* k) noexcept {
     return mask->type == GGML_TYPE_F16 && mask->nb[0] == sizeof(ggml_fp16_t) &&
            mask->nb[1] % sizeof(ggml_fp16_t) == 0 && mask->nb[3] % sizeof(ggml_fp16_t) == 0 &&
            mask->ne[0] >= k->ne[1] && mask->ne[1] >= q->ne[1] && mask->ne[2] == 1 &&
@@ -82,8 +80,8 @@ struct kernel_table {
 /// @see arXiv:2108.12409
 [[nodiscard]] std::vector<float> slopes_of(std::size_t num_heads, float max_bias) {
     std::vector<float> slopes(num_heads);
-    const auto below = static_cast<std::size_t>(
-        std::exp2(std::floor(std::log2(static_cast<double>(num_heads)))));
+    const auto below =
+        static_cast<std::size_t>(std::exp2(std::floor(std::log2(static_cast<double>(num_heads)))));
     const float even = std::pow(2.0F, -max_bias / static_cast<float>(below));
     const float odd = std::pow(2.0F, -max_bias / 2.0F / static_cast<float>(below));
     for (std::size_t h = 0; h < num_heads; ++h) {
@@ -116,15 +114,14 @@ bool can_attend(const ggml_tensor* node) noexcept {
     }
     const bool types = q->type == GGML_TYPE_F32 && node->type == GGML_TYPE_F32;
     const bool rows = has_whole_rows(k) && has_whole_rows(v) && q->nb[0] == sizeof(float) &&
-                      are_floats_apart(q) && are_floats_apart(node) &&
-                      node->nb[0] == sizeof(float);
+                      are_floats_apart(q) && are_floats_apart(node) && node->nb[0] == sizeof(float);
     const bool extents = q->ne[0] == k->ne[0] && k->ne[1] == v->ne[1] && k->ne[2] == v->ne[2] &&
                          k->ne[2] > 0 && q->ne[2] % k->ne[2] == 0 && q->ne[3] == k->ne[3] &&
                          q->ne[3] == v->ne[3] && k->ne[1] < (std::int64_t{1} << 31);
     const bool mask_ok = mask == nullptr ? op_float(node, 1) == 0.0F : mask_fits(mask, q, k);
-    const bool sinks_ok = sinks == nullptr ||
-                          (sinks->type == GGML_TYPE_F32 && sinks->nb[0] == sizeof(float) &&
-                           ggml_nelements(sinks) == q->ne[2]);
+    const bool sinks_ok =
+        sinks == nullptr || (sinks->type == GGML_TYPE_F32 && sinks->nb[0] == sizeof(float) &&
+                             ggml_nelements(sinks) == q->ne[2]);
     const float soft_cap = op_float(node, 2);
     return types && rows && extents && mask_ok && sinks_ok && soft_cap >= 0.0F &&
            std::isfinite(soft_cap);
@@ -182,8 +179,7 @@ void flash_attention::compute(const ggml_tensor* node, std::size_t num_threads) 
 void flash_attention::attend_stream(const call& asked, std::size_t stream) {
     mask_rows mask{.num_queries = extent(asked.q, 1), .num_cells = extent(asked.k, 1)};
     if (asked.mask != nullptr) {
-        mask.data =
-            call::at<const kvcrush::f16>(asked.mask, asked.mask->ne[3] == 1 ? 0 : stream);
+        mask.data = call::at<const kvcrush::f16>(asked.mask, asked.mask->ne[3] == 1 ? 0 : stream);
         mask.stride = asked.mask->nb[1] / sizeof(kvcrush::f16);
     }
     const visible_cells seen = look_at(mask, asked.slopes.empty());
@@ -214,10 +210,10 @@ void flash_attention::attend_run(const call& asked,
     };
 
     const auto locate = [&](const ggml_tensor* rows, std::size_t head) {
-        return kvcrush::stored_rows{
-            .data = call::at<const std::byte>(rows, stream, head, cells.first),
-            .stride = rows->nb[1],
-            .index = cells.list.empty() ? nullptr : cells.list.data()};
+        return kvcrush::stored_rows{.data =
+                                        call::at<const std::byte>(rows, stream, head, cells.first),
+                                    .stride = rows->nb[1],
+                                    .index = cells.list.empty() ? nullptr : cells.list.data()};
     };
     std::vector<kvcrush::attend_segment> segments(num_kv_heads);
     std::vector<kvcrush::attend_head> heads(num_kv_heads);
@@ -235,11 +231,12 @@ void flash_attention::attend_run(const call& asked,
     const auto reach = [&](const kvcrush::kv_strides& strides, std::size_t dim) {
         return (num_q_heads - 1) * strides.head + (num_queries - 1) * strides.token + dim;
     };
-    const kvcrush::query_view queries({call::at<const float>(asked.q, stream, 0, first_query), reach(from, key_dim)},
-                                      num_q_heads,
-                                      num_queries,
-                                      key_dim,
-                                      from);
+    const kvcrush::query_view queries(
+        {call::at<const float>(asked.q, stream, 0, first_query), reach(from, key_dim)},
+        num_q_heads,
+        num_queries,
+        key_dim,
+        from);
     kvcrush::attend_options options{
         .scale = asked.scale, .soft_cap = asked.soft_cap, .sinks = asked.sinks, .output = to};
     if (mask != nullptr) {
@@ -249,18 +246,21 @@ void flash_attention::attend_run(const call& asked,
                         .slopes = asked.slopes};
     }
     const std::size_t work = cells.count * num_q_heads * num_queries * key_dim;
-    options.num_lanes = (std::clamp)(work / least_work_of_a_thread, std::size_t{1}, asked.num_threads);
-    memory_.resize((std::max)(memory_.size(),
-                              kvcrush::attend_workspace(queries, heads, value_dim, options)));
+    options.num_lanes =
+        (std::clamp)(work / least_work_of_a_thread, std::size_t{1}, asked.num_threads);
+    memory_.resize(
+        (std::max)(memory_.size(), kvcrush::attend_workspace(queries, heads, value_dim, options)));
 
     // The same threads as ggml's own: both ask OpenMP for a team of that size.
     const auto on_threads = [](std::size_t num_tasks, const auto& task) {
-#pragma omp parallel for schedule(static, 1) num_threads(static_cast<int>(num_tasks)) if (num_tasks > 1)
+#pragma omp parallel for schedule(static, 1)                                                       \
+    num_threads(static_cast <int>(num_tasks)) if (num_tasks > 1)
         for (std::size_t i = 0; i < num_tasks; ++i) {
             task(i);
         }
     };
-    const std::span<float> output(call::at<float>(asked.node, stream, first_query), reach(to, value_dim));
+    const std::span<float> output(call::at<float>(asked.node, stream, first_query),
+                                  reach(to, value_dim));
     const kvcrush::attend_status status =
         kvcrush::attend(queries, heads, value_dim, output, memory_, options, on_threads);
     if (status != kvcrush::attend_status::done) {

@@ -3,13 +3,12 @@
 /// ggml's FLASH_ATTN_EXT by the library's attention.
 #pragma once
 
-#include "visible_cells.hpp"
-
 #include <kvcrush/core/types.hpp>
 
-#include <ggml.h>
+#include "visible_cells.hpp"
 
 #include <cstddef>
+#include <ggml.h>
 #include <vector>
 
 namespace kvcrush_ggml {

@@ -6,9 +6,6 @@
 /// Written for GGML_BACKEND_API_VERSION 2, whose structures it fills; ggml refuses to load it where that differs.
 #include "flash_attention.hpp"
 
-#include <ggml-backend-impl.h>
-#include <ggml-backend.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -16,6 +13,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <ggml-backend-impl.h>
+#include <ggml-backend.h>
 #include <new>
 #include <string_view>
 
@@ -107,8 +106,22 @@ constexpr ggml_backend_i backend_interface = [] {
 }();
 
 ggml_guid_t backend_guid() {
-    static ggml_guid guid = {0x6b, 0x76, 0x63, 0x72, 0x75, 0x73, 0x68, 0x2e,
-                             0x67, 0x67, 0x6d, 0x6c, 0x2e, 0x30, 0x30, 0x31};
+    static ggml_guid guid = {0x6b,
+                             0x76,
+                             0x63,
+                             0x72,
+                             0x75,
+                             0x73,
+                             0x68,
+                             0x2e,
+                             0x67,
+                             0x67,
+                             0x6d,
+                             0x6c,
+                             0x2e,
+                             0x30,
+                             0x30,
+                             0x31};
     return &guid;
 }
 
@@ -122,7 +135,9 @@ void device_memory(ggml_backend_dev_t, std::size_t* free, std::size_t* total) {
     *free = 0; // none of its own
     *total = 0;
 }
-enum ggml_backend_dev_type device_type(ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_ACCEL; }
+enum ggml_backend_dev_type device_type(ggml_backend_dev_t) {
+    return GGML_BACKEND_DEVICE_TYPE_ACCEL;
+}
 
 void device_properties(ggml_backend_dev_t device, ggml_backend_dev_props* properties) {
     *properties = {};
@@ -195,9 +210,7 @@ void* proc_address(ggml_backend_reg_t, const char* name) {
 
 ggml_backend_reg_t the_registry() {
     static ggml_backend_reg registry = {
-        GGML_BACKEND_API_VERSION,
-        {registry_name, device_count, device_at, proc_address},
-        nullptr};
+        GGML_BACKEND_API_VERSION, {registry_name, device_count, device_at, proc_address}, nullptr};
     return &registry;
 }
 

@@ -89,9 +89,8 @@ visible_cells look_at(const mask_rows& mask, bool plain_mask) {
     return all;
 }
 
-seen_by_one cells_of(const mask_rows& mask,
-                     std::size_t query,
-                     std::vector<kvcrush::token_index>& memory) {
+seen_by_one
+cells_of(const mask_rows& mask, std::size_t query, std::vector<kvcrush::token_index>& memory) {
     if (mask.data == nullptr) {
         return {0, mask.num_cells, {}};
     }

@@ -49,8 +49,7 @@ struct seen_by_one {
     /// Which, where they are not those from `first` on; room for all cells is taken once.
     std::span<const kvcrush::token_index> list{};
 };
-[[nodiscard]] seen_by_one cells_of(const mask_rows& mask,
-                                   std::size_t query,
-                                   std::vector<kvcrush::token_index>& memory);
+[[nodiscard]] seen_by_one
+cells_of(const mask_rows& mask, std::size_t query, std::vector<kvcrush::token_index>& memory);
 
 } // namespace kvcrush_ggml

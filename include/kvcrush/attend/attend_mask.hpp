@@ -24,9 +24,7 @@ struct attend_mask {
     /// -infinity hides whatever its factor.
     std::span<const float> slopes{};
 
-    [[nodiscard]] constexpr bool empty() const noexcept {
-        return halves.empty() && floats.empty();
-    }
+    [[nodiscard]] constexpr bool empty() const noexcept { return halves.empty() && floats.empty(); }
     [[nodiscard]] constexpr std::size_t size() const noexcept {
         return halves.empty() ? floats.size() : halves.size();
     }

@@ -33,7 +33,8 @@ constexpr float hidden = -std::numeric_limits<float>::infinity();
 enum class kind { causal, window, scattered, sequences, biased, nothing_seen, everything };
 
 /// The number of (query, row), as f16 holds it.
-float mask_at(kind what, std::size_t query, std::size_t row, std::size_t queries, std::size_t rows) {
+float mask_at(
+    kind what, std::size_t query, std::size_t row, std::size_t queries, std::size_t rows) {
     const std::size_t end = rows > queries - 1 - query ? rows - (queries - 1 - query) : 0;
     switch (what) {
     case kind::causal: return row < end ? 0.0F : hidden;
@@ -209,8 +210,7 @@ TEST(AttendMaskArguments, ThatDoNotFitAreRefusedWithNothingWritten) {
     EXPECT_EQ(with([&](auto& how) { how.sinks = std::span(numbers).first(3); }),
               attend_status::not_one_per_head);
     for (const float bad : {-1.0F, std::numeric_limits<float>::quiet_NaN(), -hidden}) {
-        EXPECT_EQ(with([&](auto& how) { how.soft_cap = bad; }),
-                  attend_status::soft_cap_not_finite);
+        EXPECT_EQ(with([&](auto& how) { how.soft_cap = bad; }), attend_status::soft_cap_not_finite);
     }
     attend_options good;
     good.mask.floats = numbers;

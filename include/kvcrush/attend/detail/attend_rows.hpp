@@ -130,7 +130,35 @@ inline void keep_logits(const attend_work& work,
     return most > 0;
 }
 
-/// One tile: logits, their softmax, values weighted with it.
+inline constexpr float no_bias[attend_many_rows] = {};
+
+/// Logits of a tile, ready for their softmax, for the rows of the block that see any of it.
+/// @return what is left to be added to each row of logits
+[[nodiscard]] inline const float* tile_logits(const attend_work& work,
+                                              const attend_piece& piece,
+                                              const query_block& block,
+                                              const segment_queries& queries,
+                                              const tile_rows& rows,
+                                              const std::size_t* seen,
+                                              std::size_t before) noexcept {
+    const row_kernels& keys = *piece.segment.key_kernels;
+    const std::size_t num_rows = block.num_rows();
+    const auto dots = work.decodes(keys, num_rows) ? dots_of_packed : keys.dots;
+    dots(keys,
+         rows,
+         queries.prepared,
+         num_rows,
+         work.queries.head_dim(),
+         queries.logits,
+         queries.scratch);
+    if (!work.shapes_logits()) {
+        return queries.bias;
+    }
+    shape_logits(work, piece.head, block, seen, before, queries.bias, queries.logits);
+    return no_bias;
+}
+
+/// One tile: logits, their softmax, values weighted with it. A tile that nobody sees is not read.
 /// @param before  rows of the head before the tile
 inline void attend_to_tile(const attend_work& work,
                            const attend_piece& piece,
@@ -140,35 +168,18 @@ inline void attend_to_tile(const attend_work& work,
                            const tile_rows& value_rows,
                            std::size_t before,
                            const partial_attention& partial) noexcept {
-    const row_kernels& keys = *piece.segment.key_kernels;
-    const row_kernels& values = *piece.segment.value_kernels;
-    const std::size_t num_rows = block.num_rows();
-    const auto dots = work.decodes(keys, num_rows) ? dots_of_packed : keys.dots;
-    const auto accumulate = work.decodes(values, num_rows) ? accumulate_decoded : values.accumulate;
     std::size_t seen[attend_many_rows];
     const bool any = find_seen(work, piece, block, key_rows.count, before, seen);
-    if (any) {
-        dots(keys,
-             key_rows,
-             queries.prepared,
-             num_rows,
-             work.queries.head_dim(),
-             queries.logits,
-             queries.scratch);
-    }
-    constexpr float no_bias[attend_many_rows] = {};
-    const float* bias = queries.bias;
-    if (work.shapes_logits()) {
-        shape_logits(work, piece.head, block, seen, before, bias, queries.logits);
-        bias = no_bias;
-    }
+    const float* const bias =
+        any ? tile_logits(work, piece, block, queries, key_rows, seen, before) : no_bias;
     if (!work.options.weights.empty()) {
-        keep_logits(
-            work, piece.head, block, queries, bias, seen, key_rows.count, before);
+        keep_logits(work, piece.head, block, queries, bias, seen, key_rows.count, before);
     }
     if (!any) {
         return;
     }
+    const row_kernels& values = *piece.segment.value_kernels;
+    const std::size_t num_rows = block.num_rows();
     run_softmax({.logits = queries.logits,
                  .num_rows = num_rows,
                  .seen = seen,
@@ -178,6 +189,7 @@ inline void attend_to_tile(const attend_work& work,
                  .values = partial.values.data(),
                  .value_dim = work.value_dim},
                 work.rung);
+    const auto accumulate = work.decodes(values, num_rows) ? accumulate_decoded : values.accumulate;
     accumulate(values,
                value_rows,
                queries.logits,

@@ -235,9 +235,8 @@ holds(std::size_t size, const std::size_t (&extents)[3], const std::size_t (&str
     const std::size_t num_q_heads = work.queries.num_q_heads();
     if (!how.mask.empty() &&
         (how.mask.stride < longest || (!how.mask.halves.empty() && !how.mask.floats.empty()) ||
-         !holds(how.mask.size(),
-                {1, work.queries.num_queries(), longest},
-                {1, how.mask.stride, 1}))) {
+         !holds(
+             how.mask.size(), {1, work.queries.num_queries(), longest}, {1, how.mask.stride, 1}))) {
         return attend_status::mask_too_small;
     }
     if ((!how.mask.slopes.empty() && how.mask.slopes.size() != num_q_heads) ||

@@ -24,8 +24,10 @@ namespace detail {
 inline constexpr float hidden_logit = -std::numeric_limits<float>::infinity();
 
 /// How many of the rows [first, first + count) are seen up to the last that `query` may see.
-[[nodiscard]] inline std::size_t
-last_seen(const attend_mask& mask, std::size_t query, std::size_t first, std::size_t count) noexcept {
+[[nodiscard]] inline std::size_t last_seen(const attend_mask& mask,
+                                           std::size_t query,
+                                           std::size_t first,
+                                           std::size_t count) noexcept {
     const std::size_t at = query * mask.stride + first;
     if (mask.halves.empty()) {
         while (count > 0 && mask.floats[at + count - 1] == hidden_logit) {
@@ -71,10 +73,10 @@ inline void cap_logits(float* x, float cap, simd::isa rung) noexcept {
     }
 }
 
-/// Makes logits what their softmax is taken of.
-/// @param logits  [rows of the block][attend_tile], rows without a row that they see may be anything
-/// @param bias    [rows of the block], added first; what is left to add is put in its place: nothing
-/// @param seen    [rows of the block]
+/// Adds what the mean of the keys says, caps, and adds the mask.
+/// @param seen    [rows of the block], how many of the tile's rows each sees; the logits of those that see none stay
+/// @param bias    [rows of the block]
+/// @param logits  [rows of the block][attend_tile]
 /// @param before  rows of the head before the tile
 inline void shape_logits(const attend_work& work,
                          std::size_t kv_head,
