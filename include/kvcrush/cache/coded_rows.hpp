@@ -163,9 +163,6 @@ public:
     [[nodiscard]] std::size_t bytes_held() const noexcept {
         return bytes_.capacity() + index_.capacity() * sizeof(token_index);
     }
-    void reserve(std::size_t rows) {
-        bytes_.reserve((rows + codec_.group_size() - 1) / codec_.group_size() * group_bytes_);
-    }
     /// Gives back what is allocated but not used: std::vector's own only asks for it.
     void shrink_to_fit() {
         if (bytes_.capacity() > bytes_.size()) {

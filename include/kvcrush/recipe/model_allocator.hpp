@@ -56,17 +56,6 @@ struct model_problem {
     }
     /// The budget as the allocators of allocation/ take it.
     [[nodiscard]] budget per_head() const noexcept { return budget::tokens(tokens, policy.areas); }
-    /// Rows that a head holds, on average over layers and heads.
-    [[nodiscard]] std::size_t mean_rows() const noexcept {
-        std::size_t rows = 0;
-        for (const layer_access* const layer : layers) {
-            for (std::size_t head = 0; head < layer->shape().num_kv_heads; ++head) {
-                rows += layer->rows(head);
-            }
-        }
-        const std::size_t num_heads = layers.size() * shape().num_kv_heads;
-        return num_heads == 0 ? 0 : rows / num_heads;
-    }
 };
 
 /// What is settled before the first layer is compressed. At most one of them is set; with none, every head may keep as many.
