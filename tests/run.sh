@@ -8,12 +8,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
     cat <<'END'
-usage: tests/run.sh [--sanitize | --clang] [--filter REGEX]
+usage: tests/run.sh [--sanitize | --clang | --llama] [--filter REGEX]
 
   (nothing)       g++ -O2, asserts on, no -march: everything, in build/tests-gcc
   --clang         the same with clang++, in build/tests-clang
   --sanitize      g++ with address and undefined-behaviour sanitizers, in build/tests-sanitize;
                   without the tests on the real model, the consumers and the compile checks
+  --llama         the library inside llama.cpp, which is fetched (77 MB) and built for it, in build/llama_cpp
   --filter REGEX  only suites whose name matches (as ctest -R)
   --help          this text
 
@@ -29,8 +30,8 @@ variant=gcc
 filter=()
 while [[ $# -gt 0 ]]; do
     case $1 in
-    --sanitize | --clang)
-        [[ $variant == gcc || $variant == "${1#--}" ]] || die 2 "--sanitize and --clang exclude each other"
+    --sanitize | --clang | --llama)
+        [[ $variant == gcc || $variant == "${1#--}" ]] || die 2 "--sanitize, --clang and --llama exclude each other"
         variant=${1#--}
         ;;
     --filter)
@@ -42,12 +43,13 @@ while [[ $# -gt 0 ]]; do
         usage
         exit 0
         ;;
-    *) die 2 "unknown option '$1', allowed are --sanitize, --clang, --filter REGEX, --help" ;;
+    *) die 2 "unknown option '$1', allowed are --sanitize, --clang, --llama, --filter REGEX, --help" ;;
     esac
     shift
 done
 
 build_dir=$kvcrush_root/build/tests-$variant
+[[ $variant != llama ]] || build_dir=$kvcrush_root/build/llama_cpp/kvcrush
 mkdir -p "$build_dir"
 log=$build_dir/ctest.log                       # what ctest says
 details=$build_dir/Testing/Temporary/LastTest.log # what the tests say
@@ -97,6 +99,9 @@ sanitize)
     exclude=(-LE '^(model|consumer|compile)$')
     ;;
 esac
+if [[ $variant == llama ]]; then
+    exclude=(-L '^llama$')
+fi
 if [[ $variant != sanitize ]]; then
     need_packages python3=python3 python3-pip unzip=unzip
     # Without the model its tests fail and say so; the others are still worth running.
@@ -104,13 +109,18 @@ if [[ $variant != sanitize ]]; then
     export KVCRUSH_MODEL
 fi
 
-begin_stage configure
-# An empty build type: CMake adds neither -O3 nor NDEBUG, so that KVCRUSH_ASSERT is checked.
-configure "$build_dir" -DCMAKE_BUILD_TYPE= "-DCMAKE_CXX_COMPILER=$compiler" "-DCMAKE_CXX_FLAGS=$flags" \
-    -DKVCRUSH_BUILD_TESTS=ON -DKVCRUSH_BUILD_EXAMPLES=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+if [[ $variant == llama ]]; then
+    begin_stage build
+    "$kvcrush_root/examples/llama_cpp/build.sh" --no-tools kvcrush_llama_node_tests kvcrush_llama_tests
+else
+    begin_stage configure
+    # An empty build type: CMake adds neither -O3 nor NDEBUG, so that KVCRUSH_ASSERT is checked.
+    configure "$build_dir" -DCMAKE_BUILD_TYPE= "-DCMAKE_CXX_COMPILER=$compiler" "-DCMAKE_CXX_FLAGS=$flags" \
+        -DKVCRUSH_BUILD_TESTS=ON -DKVCRUSH_BUILD_EXAMPLES=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 
-begin_stage build
-cmake --build "$build_dir" --parallel "$num_jobs" --target "$target"
+    begin_stage build
+    cmake --build "$build_dir" --parallel "$num_jobs" --target "$target"
+fi
 
 begin_stage tests
 # Waiting threads yield: where other work runs on the same cores, spinning costs ten times the work itself.

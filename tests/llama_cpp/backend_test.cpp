@@ -11,7 +11,7 @@
 #include <thread>
 #include <unistd.h>
 
-namespace llama_tests {
+namespace llama_cpp {
 namespace {
 
 /// Three times what ggml's own logits differ by where a prompt is read in batches of another size; measured first.
@@ -42,13 +42,7 @@ protected:
         if (given == nullptr || *given == '\0') {
             return;
         }
-        llama_log_set(
-            [](ggml_log_level level, const char* text, void*) {
-                if (level == GGML_LOG_LEVEL_ERROR) {
-                    std::fputs(text, stderr);
-                }
-            },
-            nullptr);
+        quiet();
         folder_ =
             std::filesystem::temp_directory_path() / ("kvcrush-" + std::to_string(::getpid()));
         std::filesystem::create_directories(folder_);
@@ -255,4 +249,4 @@ TEST_F(LlamaBackend, ServesTwoModelsFromTwoThreads) {
 }
 
 } // namespace
-} // namespace llama_tests
+} // namespace llama_cpp

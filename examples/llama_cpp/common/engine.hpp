@@ -4,8 +4,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <ggml-backend.h>
 #include <llama.h>
 #include <memory>
@@ -14,7 +16,7 @@
 #include <string>
 #include <vector>
 
-namespace llama_tests {
+namespace llama_cpp {
 
 struct free_model {
     void operator()(llama_model* model) const { llama_model_free(model); }
@@ -132,6 +134,17 @@ inline llama_token likeliest(std::span<const float> logits) {
                                     logits.begin());
 }
 
+/// Errors alone, on standard error.
+inline void quiet() {
+    llama_log_set(
+        [](ggml_log_level level, const char* text, void*) {
+            if (level == GGML_LOG_LEVEL_ERROR) {
+                std::fputs(text, stderr);
+            }
+        },
+        nullptr);
+}
+
 inline double largest_difference(std::span<const float> a, std::span<const float> b) {
     double largest = 0.0;
     for (std::size_t i = 0; i < a.size(); ++i) {
@@ -141,4 +154,4 @@ inline double largest_difference(std::span<const float> a, std::span<const float
     return largest;
 }
 
-} // namespace llama_tests
+} // namespace llama_cpp

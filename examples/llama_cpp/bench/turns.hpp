@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// The same tokens over the same cache, by ggml alone and with the backend, in turns.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <ggml.h>
+#include <string>
+#include <vector>
+
+namespace turns {
+
+/// Tokens whose predictions are compared after each depth; the first `timed` of them are timed.
+inline constexpr std::size_t compared_tokens = 64;
+
+struct plan {
+    std::string model;
+    std::string backend;
+    std::string text;
+    std::vector<ggml_type> types;
+    /// Tokens in the cache when decoding begins, ascending.
+    std::vector<std::size_t> depths;
+    std::vector<int> threads;
+    /// Tokens of the prompt that is timed; 0 for none.
+    std::size_t prompt = 1024;
+};
+
+enum class what { decode, prompt };
+
+/// One line of the table. CPU time with one thread, wall time with more.
+struct row {
+    what kind = what::decode;
+    std::string type;
+    std::size_t depth = 0; ///< or tokens of the prompt
+    int threads = 1;
+    double ggml_ms = 0.0; ///< a token, or the whole prompt: the least of all turns
+    double kvcrush_ms = 0.0;
+    double ggml_median_ms = 0.0;
+    double kvcrush_median_ms = 0.0;
+    /// Of the backend's predictions from ggml's, each having read all tokens by itself: mean KL divergence [nats];
+    /// negative where it was not measured.
+    double kld = -1.0;
+    /// The same of ggml from itself, with the prompt in smaller batches.
+    double kld_floor = -1.0;
+    /// Of each from ggml with an f16 cache.
+    double kld_to_f16_ggml = -1.0;
+    double kld_to_f16_kvcrush = -1.0;
+
+    [[nodiscard]] double ratio() const { return ggml_ms / kvcrush_ms; }
+};
+
+using progress = std::function<void(double done, double all)>;
+
+/// @throws lab::input_error if something cannot be loaded or does not fit; std::runtime_error if the backend was loaded
+///         and not used
+[[nodiscard]] std::vector<row> run(const plan& wanted, const progress& show);
+
+} // namespace turns
