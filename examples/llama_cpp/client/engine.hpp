@@ -80,6 +80,8 @@ public:
 
     /// Keys, values and positions of the sequence.
     [[nodiscard]] state_bytes state() const;
+    /// What state() would be [bytes].
+    [[nodiscard]] std::size_t state_size() const { return llama_state_seq_get_size(context_.get(), 0); }
     /// @return false if llama.cpp refuses them; the sequence is then empty
     [[nodiscard]] bool restore(std::span<const std::byte> state);
 
