@@ -3,8 +3,6 @@
 
 #include "error.hpp"
 
-#include <fmt/format.h>
-
 #include <utility>
 
 namespace client {
@@ -37,12 +35,12 @@ void client_options::add_to(CLI::App& command) {
     lab::add_file_option(command, "--json", common.json, "write the results to this file as well");
 }
 
-lab::experiment client_options::parse() const {
+lab::experiment client_options::parse(std::string& notes) const {
     lab::experiment plan = common.parse();
     even_policies even = make_even(std::move(plan.policies));
     plan.policies = std::move(even.policies);
     for (const std::string& note : even.notes) {
-        fmt::print("{}\n", note);
+        notes += note + "\n";
     }
     return plan;
 }

@@ -24,9 +24,9 @@ struct client_options {
 
     void add_to(CLI::App& command);
     [[nodiscard]] context_options cells() const { return {.type = parse_cell_type(cell_type), .threads = threads}; }
-    /// Says what was changed in the policies.
+    /// @param[out] notes  what was changed in the policies, and what their figures mean; lines
     /// @throws lab::input_error or std::invalid_argument naming what is wrong
-    [[nodiscard]] lab::experiment parse() const;
+    [[nodiscard]] lab::experiment parse(std::string& notes) const;
     /// The first `count` tokens of the text.
     /// @throws lab::input_error if the text is shorter, or the model's context
     [[nodiscard]] std::vector<llama_token>

@@ -129,7 +129,8 @@ void check(const rounds_options& options, const lab::experiment& plan) {
 }
 
 int rounds_command(const rounds_options& options) {
-    const lab::experiment plan = options.common.parse();
+    std::string notes;
+    const lab::experiment plan = options.common.parse(notes);
     check(options, plan);
     const std::string text = lab::read_file(options.common.text);
     const std::unique_ptr<lab::output_file> json = options.common.common.open_json({options.common.text});
@@ -138,8 +139,8 @@ int rounds_command(const rounds_options& options) {
         options.common.read_tokens(engine, text, options.rounds * options.round_tokens);
     const lab::policy& how = plan.policies.front();
     const double ratio = how.ratios(plan.keep_ratios).front();
-    fmt::print("llama.cpp, cells of {}: {} rounds of {} tokens, {} at keep ratio {:.3g} of all tokens after each\n\n",
-               options.common.cell_type, options.rounds, options.round_tokens, how.text, ratio);
+    fmt::print("llama.cpp, cells of {}: {} rounds of {} tokens, {} at keep ratio {:.3g} of all tokens after each\n{}\n",
+               options.common.cell_type, options.rounds, options.round_tokens, how.text, ratio, notes);
     const std::vector<round_result> results = talk(options, how, ratio, engine, tokens);
     fmt::print("{}", table_of(results));
     if (json != nullptr) {
@@ -168,7 +169,10 @@ void add_rounds(CLI::App& app, action& chosen) {
         "  kvcrush-llama rounds --model model.gguf --text book.txt --round-tokens 512 --rounds 4");
     options->common.add_to(*command);
     lab::add_token_option(*command, "--round-tokens", options->round_tokens, 2, "tokens to read in a round");
-    lab::add_token_option(*command, "--rounds", options->rounds, 1, "how many rounds");
+    command->add_option("--rounds", options->rounds, "how many rounds")
+        ->type_name("N")
+        ->check(CLI::Range(1, 1 << 20, "from 1 to 1048576"))
+        ->capture_default_str();
     command->callback([options, &chosen] { chosen = [options] { return rounds_command(*options); }; });
 }
 

@@ -6,6 +6,7 @@
 #include "error.hpp"
 #include "progress.hpp"
 #include "report.hpp"
+#include "text_table.hpp"
 #include "window.hpp"
 
 #include <fmt/format.h>
@@ -32,6 +33,47 @@ struct run_options {
     return result;
 }
 
+/// What llama.cpp holds and needs, beside the table that the lab prints of all engines.
+[[nodiscard]] std::string engine_table(const eviction_results& results) {
+    std::vector<lab::table_line> lines{
+        {"policy", "keep", "state bytes", "of full", "decode CPU ms", "times faster", "rewrite ms", "restore ms"}};
+    for (std::size_t i = 0; i < results.costs.size(); ++i) {
+        const engine_cost& cost = results.costs[i];
+        const lab::measurement& m = results.measurements[i];
+        lines.push_back({m.policy,
+                         fmt::format("{:.3g}", m.keep_ratio),
+                         fmt::format("{}", cost.state_bytes),
+                         fmt::format("{:.4f}",
+                                     static_cast<double>(cost.state_bytes) / static_cast<double>(results.full.state_bytes)),
+                         fmt::format("{:.2f}", cost.decode_cpu_ms),
+                         fmt::format("{:.2f}", results.full.decode_cpu_ms / cost.decode_cpu_ms),
+                         fmt::format("{:.1f}", m.compact_ms),
+                         fmt::format("{:.1f}", cost.restore_ms)});
+    }
+    return "\nWhat llama.cpp holds and needs:\n" + lab::aligned(lines, 1) +
+           fmt::format("\nrewrite: the state of all tokens checked, and written anew with the kept rows (llama.cpp takes {:.0f} ms to "
+                       "hand it\nover); restore: into a new context of its size. Decode: one token, CPU time of all threads, median "
+                       "of {}.\n",
+                       results.read_ms,
+                       lab::continuation_tokens - 1);
+}
+
+[[nodiscard]] nlohmann::json json_of_engine(const eviction_results& results) {
+    nlohmann::json list = nlohmann::json::array();
+    for (std::size_t i = 0; i < results.costs.size(); ++i) {
+        const engine_cost& cost = results.costs[i];
+        list.push_back({{"policy", results.measurements[i].policy},
+                        {"keep_ratio", results.measurements[i].keep_ratio},
+                        {"state_bytes", cost.state_bytes},
+                        {"state_bytes_full", results.full.state_bytes},
+                        {"decode_cpu_ms", cost.decode_cpu_ms},
+                        {"decode_cpu_ms_full", results.full.decode_cpu_ms},
+                        {"rewrite_ms", results.measurements[i].compact_ms},
+                        {"restore_ms", cost.restore_ms}});
+    }
+    return list;
+}
+
 void write_json(const run_options& options, const eviction_results& results, lab::output_file& json) {
     lab::experiment_options said = options.common.common;
     said.cache = options.common.cell_type;
@@ -40,14 +82,14 @@ void write_json(const run_options& options, const eviction_results& results, lab
                          {"context", fmt::format("{}", options.context)},
                          {"threads", fmt::format("{}", options.common.threads)}},
                         {{"engine", "llama.cpp"},
-                         {"state_read_ms", results.times.read_ms},
-                         {"state_restore_ms", results.times.restore_ms},
+                         {"llama_cpp", json_of_engine(results)},
                          {"results", lab::json_of(results.measurements, "run")}},
                         json);
 }
 
 int run_command(const run_options& options) {
-    eviction_plan plan = plan_of(options, options.common.parse());
+    std::string notes;
+    eviction_plan plan = plan_of(options, options.common.parse(notes));
     const std::string text = lab::read_file(options.common.text);
     const std::unique_ptr<lab::output_file> json = options.common.common.open_json({options.common.text});
     const engine engine(options.common.common.model);
@@ -56,22 +98,20 @@ int run_command(const run_options& options) {
     const auto cut = tokens.begin() + static_cast<std::ptrdiff_t>(options.context);
     plan.context.assign(tokens.begin(), cut);
     plan.continuation.assign(cut, tokens.end());
-    fmt::print("llama.cpp, cells of {}, {} thread{}: {} tokens of context, {} tokens predicted on each cache\n\n",
+    fmt::print("llama.cpp, cells of {}, {} thread{}: {} tokens of context, {} tokens predicted on each cache\n{}\n",
                options.common.cell_type,
                options.common.threads,
                options.common.threads == 1 ? "" : "s",
                options.context,
-               lab::continuation_tokens - 1);
+               lab::continuation_tokens - 1,
+               notes);
     eviction_results results;
     {
         lab::progress_bar bar("measuring");
         results = run(plan, engine, [&](double done, double total) { bar.show(done, total); });
     }
     fmt::print("{}", lab::table_of(results.measurements));
-    fmt::print("\ncompact ms: the state of all tokens checked and rewritten. llama.cpp takes {:.0f} ms to hand it over, and {:.0f} "
-               "ms\nat most to take an evicted one into a context of its size.\n",
-               results.times.read_ms,
-               results.times.restore_ms);
+    fmt::print("{}", engine_table(results));
     if (json != nullptr) {
         write_json(options, results, *json);
     }

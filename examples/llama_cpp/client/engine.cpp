@@ -18,24 +18,24 @@ namespace {
 using lab::fail;
 using lab::in_quotes;
 
-/// What llama.cpp complained of last, for messages of ours.
-std::string& last_complaint() {
+/// What llama.cpp complained of first since it was asked, for messages of ours: what follows says the same in general.
+std::string& first_complaint() {
     static std::string text;
     return text;
 }
 
 void listen(ggml_log_level level, const char* text, void*) {
-    if (level == GGML_LOG_LEVEL_ERROR) {
+    if (level == GGML_LOG_LEVEL_ERROR && first_complaint().empty()) {
         std::string line = text;
         while (!line.empty() && line.back() == '\n') {
             line.pop_back();
         }
-        last_complaint() = line;
+        first_complaint() = line;
     }
 }
 
 [[nodiscard]] std::string reason() {
-    const std::string text = std::exchange(last_complaint(), {});
+    const std::string text = std::exchange(first_complaint(), {});
     return text.empty() ? "llama.cpp gives no reason" : text;
 }
 

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ctime>
 #include <utility>
 
 namespace client {
@@ -130,14 +131,17 @@ void check_policies(const eviction_plan& plan, const model_layout& layout) {
                                         const engine& engine,
                                         const state_bytes& state,
                                         std::size_t num_caches,
-                                        double& restore_ms) {
+                                        engine_cost& cost) {
     context cells = context_for(plan, engine, parse_state(state.all(), num_caches));
     const lab::stopwatch moving;
     if (!cells.restore(state.all())) {
         lab::fail("llama.cpp does not take the state of ", plan.context.size(), " tokens");
     }
-    restore_ms = std::max(restore_ms, moving.milliseconds());
-    return force(cells, engine, plan.continuation, plan.context.size());
+    cost.restore_ms = moving.milliseconds();
+    cost.state_bytes = state.size();
+    forced_text after = force(cells, engine, plan.continuation, plan.context.size());
+    cost.decode_cpu_ms = after.cpu_ms_per_token;
+    return after;
 }
 
 /// The state with what a policy keeps; fills in what it costs and holds.
@@ -188,13 +192,17 @@ force(context& cells, const engine& engine, std::span<const llama_token> tokens,
     const std::size_t predictions = tokens.size() - 1;
     result.logits = lab::matrix(predictions, engine.num_words());
     std::vector<double> times;
+    std::vector<double> cpu_times;
     for (std::size_t i = 0; i < predictions; ++i) {
         const lab::stopwatch watch;
+        const std::clock_t began = std::clock();
         cells.decode(tokens.subspan(i, 1), position + i, 1, [&](std::span<const float> logits, std::size_t) {
             std::copy(logits.begin(), logits.end(), result.logits.row(i).begin());
         });
         times.push_back(watch.milliseconds());
+        cpu_times.push_back(1000.0 * static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC);
     }
+    result.cpu_ms_per_token = lab::linear_quantile(std::move(cpu_times), 0.5);
     result.ms_per_token = lab::linear_quantile(std::move(times), 0.5);
     return result;
 }
@@ -220,9 +228,8 @@ eviction_results run(const eviction_plan& plan, const engine& engine, const lab:
     const double bytes_full = bytes_in_f16(parse_state(prompt.state.all(), num_caches));
 
     eviction_results results;
-    results.times.read_ms = prompt.read_ms;
-    double ignored = 0.0;
-    forced_text full = continue_from(plan, engine, prompt.state, num_caches, ignored);
+    results.read_ms = prompt.read_ms;
+    forced_text full = continue_from(plan, engine, prompt.state, num_caches, results.full);
     const double full_ms = full.ms_per_token;
     const lab::reference_predictions reference(std::move(full.logits),
                                                {plan.continuation.begin() + 1, plan.continuation.end()});
@@ -237,6 +244,7 @@ eviction_results run(const eviction_plan& plan, const engine& engine, const lab:
             m.bytes_full = bytes_full;
             m.nll_full = reference.nll();
             m.prefill_ms = prompt.prefill_ms;
+            engine_cost cost = results.full;
             if (how.full()) {
                 m.kept_tokens_mean = static_cast<double>(plan.context.size());
                 m.bytes_held = static_cast<double>(prompt.state.size());
@@ -244,11 +252,11 @@ eviction_results run(const eviction_plan& plan, const engine& engine, const lab:
                 m.quality = {reference.nll(), 0.0, 0.0, 1.0};
             } else {
                 const state_bytes state = evict_with(how, ratio, prompt, m);
-                compare_with_full(
-                    reference, continue_from(plan, engine, state, num_caches, results.times.restore_ms), m);
+                compare_with_full(reference, continue_from(plan, engine, state, num_caches, cost), m);
                 done.finish(continuation_weight);
             }
             results.measurements.push_back(std::move(m));
+            results.costs.push_back(cost);
         }
     }
     return results;

@@ -25,15 +25,18 @@ struct eviction_plan {
     std::string name; ///< of the text
 };
 
-/// What the table has no column for.
-struct state_times {
-    double read_ms = 0.0;    ///< asking llama.cpp for the state of all tokens
-    double restore_ms = 0.0; ///< the slowest move of an evicted one into a context of its size
+/// What llama.cpp itself holds and needs, for which the lab's table has no column.
+struct engine_cost {
+    std::size_t state_bytes = 0;
+    double decode_cpu_ms = 0.0; ///< per token, the median; of all threads together
+    double restore_ms = 0.0;    ///< the state into a context of its size
 };
 
 struct eviction_results {
     std::vector<lab::measurement> measurements;
-    state_times times;
+    std::vector<engine_cost> costs; ///< of each of them
+    engine_cost full;               ///< of the state of all tokens
+    double read_ms = 0.0;           ///< asking llama.cpp for that state
 };
 
 /// @throws lab::input_error or std::invalid_argument naming what does not fit; before the prompt is read, where it can
@@ -44,7 +47,8 @@ run(const eviction_plan& plan, const engine& engine, const lab::step_callback& p
 /// The predictions of a context that goes on with a text, one token at a time.
 struct forced_text {
     lab::matrix logits; ///< [tokens - 1, vocab]
-    double ms_per_token = 0.0; ///< the median
+    double ms_per_token = 0.0;     ///< the median
+    double cpu_ms_per_token = 0.0; ///< likewise, CPU time of all threads together
 };
 [[nodiscard]] forced_text
 force(context& cells, const engine& engine, std::span<const llama_token> tokens, std::size_t position);
