@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The client on the real model: rows that move must change nothing, and a hostile state must change nothing either.
+#include <kvcrush/core/random.hpp>
+
 #include "conversation.hpp"
 #include "error.hpp"
 #include "evicting_cache.hpp"
 #include "eviction_run.hpp"
 #include "fidelity.hpp"
-
-#include <kvcrush/core/random.hpp>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -73,10 +73,16 @@ protected:
         tokens_.resize(prompt_tokens + text_tokens);
     }
 
-    [[nodiscard]] std::span<const llama_token> prompt() const { return std::span(tokens_).first(prompt_tokens); }
-    [[nodiscard]] std::span<const llama_token> text() const { return std::span(tokens_).subspan(prompt_tokens); }
-    [[nodiscard]] std::unique_ptr<context> make(ggml_type type, query_watch* watch = nullptr) const {
-        context_options options{.cells = std::max(tokens_.size(), least_cells(*engine_)), .type = type};
+    [[nodiscard]] std::span<const llama_token> prompt() const {
+        return std::span(tokens_).first(prompt_tokens);
+    }
+    [[nodiscard]] std::span<const llama_token> text() const {
+        return std::span(tokens_).subspan(prompt_tokens);
+    }
+    [[nodiscard]] std::unique_ptr<context> make(ggml_type type,
+                                                query_watch* watch = nullptr) const {
+        context_options options{.cells = std::max(tokens_.size(), least_cells(*engine_)),
+                                .type = type};
         return std::make_unique<context>(*engine_, options, watch);
     }
     void read(context& cells, std::size_t at_once = context::batch_size) const {
@@ -84,7 +90,9 @@ protected:
             cells.decode(prompt().subspan(at, std::min(at_once, prompt().size() - at)), at);
         }
     }
-    [[nodiscard]] lab::matrix after(context& cells) const { return force(cells, *engine_, text(), prompt_tokens).logits; }
+    [[nodiscard]] lab::matrix after(context& cells) const {
+        return force(cells, *engine_, text(), prompt_tokens).logits;
+    }
     [[nodiscard]] lab::matrix after(std::span<const std::byte> state, ggml_type type) const {
         const std::unique_ptr<context> cells = make(type);
         EXPECT_TRUE(cells->restore(state));
@@ -178,20 +186,28 @@ TEST_P(LlamaClient, WatchedQueriesAndDecodedRowsAreWhatAttentionSees) {
 /// One change of a state: a number, a few bits, its end.
 std::vector<std::byte> mutated(std::span<const std::byte> state, std::uint64_t seed) {
     std::vector<std::byte> result(state.begin(), state.end());
-    const auto draw = [&](std::uint64_t what, std::uint64_t below) { return kvcrush::random_bits(seed, what, 0) % below; };
+    const auto draw = [&](std::uint64_t what, std::uint64_t below) {
+        return kvcrush::random_bits(seed, what, 0) % below;
+    };
     // Half of them where the numbers are, not the rows.
-    const std::size_t reach = draw(1, 2) == 0 ? std::min<std::size_t>(result.size(), 16 + 12 * 24 + 24) : result.size();
+    const std::size_t reach =
+        draw(1, 2) == 0 ? std::min<std::size_t>(result.size(), 16 + 12 * 24 + 24) : result.size();
     const std::size_t at = draw(2, reach);
     switch (draw(3, 4)) {
     case 0: result[at] ^= static_cast<std::byte>(1U << draw(4, 8)); break;
     case 1: {
-        const std::uint64_t extremes[] = {0, 1, ~std::uint64_t{0}, std::uint64_t{1} << 31U, 0x7fffffff};
+        const std::uint64_t extremes[] = {
+            0, 1, ~std::uint64_t{0}, std::uint64_t{1} << 31U, 0x7fffffff};
         const std::uint64_t value = extremes[draw(4, 5)];
-        std::memcpy(result.data() + at, &value, std::min(sizeof(std::uint32_t), result.size() - at));
+        std::memcpy(
+            result.data() + at, &value, std::min(sizeof(std::uint32_t), result.size() - at));
         break;
     }
     case 2: result.resize(at); break;
-    default: result.insert(result.begin() + static_cast<std::ptrdiff_t>(at), 1 + draw(4, 16), std::byte{0x5A}); break;
+    default:
+        result.insert(
+            result.begin() + static_cast<std::ptrdiff_t>(at), 1 + draw(4, 16), std::byte{0x5A});
+        break;
     }
     return result;
 }
@@ -225,7 +241,8 @@ TEST_P(LlamaClient, AHostileStateIsAnErrorAndTheContextWhatItWas) {
     ASSERT_TRUE(std::ranges::equal(cells->state().all(), state.all()));
     const auto fresh = make(GGML_TYPE_F16);
     ASSERT_TRUE(fresh->restore(state.all()));
-    EXPECT_TRUE(same(force(*cells, *engine_, text(), few).logits, force(*fresh, *engine_, text(), few).logits));
+    EXPECT_TRUE(same(force(*cells, *engine_, text(), few).logits,
+                     force(*fresh, *engine_, text(), few).logits));
 }
 
 TEST_P(LlamaClient, RoundsOfEvictionKeepTruePositions) {
@@ -255,7 +272,8 @@ TEST_P(LlamaClient, RoundsOfEvictionKeepTruePositions) {
     EXPECT_TRUE(std::ranges::equal(same_rows.bytes.all(), state.all()));
     // And it goes on.
     const lab::matrix logits = force(talk.cells(), *engine_, text(), prompt_tokens).logits;
-    EXPECT_TRUE(std::all_of(logits.data(), logits.data() + logits.rows() * logits.cols(),
+    EXPECT_TRUE(std::all_of(logits.data(),
+                            logits.data() + logits.rows() * logits.cols(),
                             [](float logit) { return std::isfinite(logit); }));
 }
 
@@ -268,8 +286,12 @@ TEST_P(LlamaClient, AnEvictionThatFailsLeavesTheConversation) {
     EXPECT_EQ(talk.evict(kvcrush::cache_budget::tokens(64)).rows, 64U);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, LlamaClient, testing::Values("KVCRUSH_MODEL", "KVCRUSH_GEMMA"),
-                         [](const auto& name) { return std::string(name.param) == "KVCRUSH_GEMMA" ? "gemma" : "smollm"; });
+INSTANTIATE_TEST_SUITE_P(Models,
+                         LlamaClient,
+                         testing::Values("KVCRUSH_MODEL", "KVCRUSH_GEMMA"),
+                         [](const auto& name) {
+                             return std::string(name.param) == "KVCRUSH_GEMMA" ? "gemma" : "smollm";
+                         });
 
 } // namespace
 } // namespace client

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The reader of states, on small ones made here.
-#include "state_blob.hpp"
-
 #include "error.hpp"
+#include "state_blob.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -84,8 +83,11 @@ std::string refusal(const bytes& state, std::size_t num_caches = 1) {
 bytes rewritten(const state_blob& blob) {
     state_draft draft = draft_state(blob, blob.caches.front().positions);
     for (std::size_t l = 0; l < draft.keys.size(); ++l) {
-        std::memcpy(draft.keys[l].data(), blob.caches.front().keys[l].bytes.data(), draft.keys[l].size());
-        std::memcpy(draft.values[l].data(), blob.caches.front().values[l].bytes.data(), draft.values[l].size());
+        std::memcpy(
+            draft.keys[l].data(), blob.caches.front().keys[l].bytes.data(), draft.keys[l].size());
+        std::memcpy(draft.values[l].data(),
+                    blob.caches.front().values[l].bytes.data(),
+                    draft.values[l].size());
     }
     return {draft.bytes.all().begin(), draft.bytes.all().end()};
 }
@@ -112,7 +114,9 @@ TEST(StateBlob, OfTwoCachesTheSecondIsCopiedAsItIs) {
 TEST(StateBlob, EveryCutAndEveryAddedByteIsRefused) {
     const bytes state = state_of({});
     for (std::size_t size = 0; size < state.size(); ++size) {
-        ASSERT_NE(refusal({state.begin(), state.begin() + static_cast<std::ptrdiff_t>(size)}), "nothing was refused") << size;
+        ASSERT_NE(refusal({state.begin(), state.begin() + static_cast<std::ptrdiff_t>(size)}),
+                  "nothing was refused")
+            << size;
     }
     bytes longer = state;
     longer.push_back(std::byte{0});
@@ -123,10 +127,13 @@ TEST(StateBlob, SaysWhatItDoesNotRead) {
     EXPECT_THAT(refusal(state_of({.magic = 1})), HasSubstr("version 3"));
     EXPECT_THAT(refusal(state_of({.streams = 2})), HasSubstr("2 streams; allowed: 1"));
     EXPECT_THAT(refusal(state_of({.positions = {}})), HasSubstr("no cells"));
-    EXPECT_THAT(refusal(state_of({.positions = {0, 0}})), HasSubstr("cell 1 of the state has position 0; allowed: from 1 on"));
-    EXPECT_THAT(refusal(state_of({.positions = {-1}})), HasSubstr("position -1; allowed: from 0 on"));
+    EXPECT_THAT(refusal(state_of({.positions = {0, 0}})),
+                HasSubstr("cell 1 of the state has position 0; allowed: from 1 on"));
+    EXPECT_THAT(refusal(state_of({.positions = {-1}})),
+                HasSubstr("position -1; allowed: from 0 on"));
     EXPECT_THAT(refusal(state_of({.sequences = 2})), HasSubstr("M-RoPE"));
-    EXPECT_THAT(refusal(state_of({.sequence = 1})), HasSubstr("of sequence 1; the state is of sequence 0"));
+    EXPECT_THAT(refusal(state_of({.sequence = 1})),
+                HasSubstr("of sequence 1; the state is of sequence 0"));
     EXPECT_THAT(refusal(state_of({.transposed = 1})), HasSubstr("flash attention is off"));
     EXPECT_THAT(refusal(state_of({.layers = 0})), HasSubstr("without layers"));
     EXPECT_THAT(refusal(state_of({.type = 12})), HasSubstr("ggml type 12; allowed: f32"));
@@ -137,10 +144,14 @@ TEST(StateBlob, SaysWhatItDoesNotRead) {
 TEST(StateBlob, NoLengthIsBelieved) {
     const bytes state = state_of({});
     for (std::size_t at = 0; at + 8 <= state.size(); ++at) {
-        for (const std::uint64_t value : {std::uint64_t{0}, ~std::uint64_t{0}, std::uint64_t{1} << 63U, std::uint64_t{0x7fffffff}}) {
+        for (const std::uint64_t value : {std::uint64_t{0},
+                                          ~std::uint64_t{0},
+                                          std::uint64_t{1} << 63U,
+                                          std::uint64_t{0x7fffffff}}) {
             bytes hostile = state;
             std::memcpy(hostile.data() + at, &value, sizeof value);
-            static_cast<void>(refusal(hostile)); // an error or not, but no crash, and no memory for what is not there
+            static_cast<void>(refusal(
+                hostile)); // an error or not, but no crash, and no memory for what is not there
         }
     }
 }

@@ -8,7 +8,8 @@
 namespace client {
 
 void client_options::add_to(CLI::App& command) {
-    lab::add_file_option(command, "--model", common.model, "GGUF file that llama.cpp runs, of any quantisation")
+    lab::add_file_option(
+        command, "--model", common.model, "GGUF file that llama.cpp runs, of any quantisation")
         .required();
     lab::add_file_option(command, "--text", text, "UTF-8 text to read").required();
     command
@@ -19,7 +20,9 @@ void client_options::add_to(CLI::App& command) {
         ->type_name("P[,P...]")
         ->capture_default_str();
     command
-        .add_option("--keep-ratio", common.keep_ratios, "share of the tokens that each kv head keeps, in (0, 1]")
+        .add_option("--keep-ratio",
+                    common.keep_ratios,
+                    "share of the tokens that each kv head keeps, in (0, 1]")
         ->type_name("R[,R...]")
         ->capture_default_str();
     command.add_option("--threads", threads, "threads of llama.cpp")
@@ -29,7 +32,8 @@ void client_options::add_to(CLI::App& command) {
     command
         .add_option("--cache-type",
                     cell_type,
-                    "element type of llama.cpp's cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 or iq4_nl")
+                    "element type of llama.cpp's cache: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, "
+                    "q4_0 or iq4_nl")
         ->type_name("TYPE")
         ->capture_default_str();
     lab::add_file_option(command, "--json", common.json, "write the results to this file as well");
@@ -45,14 +49,22 @@ lab::experiment client_options::parse(std::string& notes) const {
     return plan;
 }
 
-std::vector<llama_token>
-client_options::read_tokens(const engine& engine, const std::string& content, std::size_t count) const {
+std::vector<llama_token> client_options::read_tokens(const engine& engine,
+                                                     const std::string& content,
+                                                     std::size_t count) const {
     if (count > engine.context_length() && engine.context_length() > 0) {
-        lab::fail(count, " tokens are to be read; the model's context has ", engine.context_length());
+        lab::fail(
+            count, " tokens are to be read; the model's context has ", engine.context_length());
     }
     std::vector<llama_token> tokens = engine.tokens_of(content);
     if (tokens.size() < count) {
-        lab::fail("text ", lab::in_quotes(text), " has ", tokens.size(), " tokens; ", count, " are needed");
+        lab::fail("text ",
+                  lab::in_quotes(text),
+                  " has ",
+                  tokens.size(),
+                  " tokens; ",
+                  count,
+                  " are needed");
     }
     tokens.resize(count);
     return tokens;

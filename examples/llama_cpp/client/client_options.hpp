@@ -3,9 +3,8 @@
 /// Options that the subcommands share, and the lab's words for them.
 #pragma once
 
-#include "engine.hpp"
-
 #include "command_options.hpp"
+#include "engine.hpp"
 #include "even_policies.hpp"
 
 #include <CLI/CLI.hpp>
@@ -23,7 +22,9 @@ struct client_options {
     std::string cell_type = "f16";
 
     void add_to(CLI::App& command);
-    [[nodiscard]] context_options cells() const { return {.type = parse_cell_type(cell_type), .threads = threads}; }
+    [[nodiscard]] context_options cells() const {
+        return {.type = parse_cell_type(cell_type), .threads = threads};
+    }
     /// @param[out] notes  what was changed in the policies, and what their figures mean; lines
     /// @throws lab::input_error or std::invalid_argument naming what is wrong
     [[nodiscard]] lab::experiment parse(std::string& notes) const;

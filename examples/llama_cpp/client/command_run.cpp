@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client_options.hpp"
 #include "commands.hpp"
-#include "eviction_run.hpp"
-
 #include "error.hpp"
+#include "eviction_run.hpp"
 #include "progress.hpp"
 #include "report.hpp"
 #include "text_table.hpp"
@@ -35,8 +34,14 @@ struct run_options {
 
 /// What llama.cpp holds and needs, beside the table that the lab prints of all engines.
 [[nodiscard]] std::string engine_table(const eviction_results& results) {
-    std::vector<lab::table_line> lines{
-        {"policy", "keep", "state bytes", "of full", "decode CPU ms", "times faster", "rewrite ms", "restore ms"}};
+    std::vector<lab::table_line> lines{{"policy",
+                                        "keep",
+                                        "state bytes",
+                                        "of full",
+                                        "decode CPU ms",
+                                        "times faster",
+                                        "rewrite ms",
+                                        "restore ms"}};
     for (std::size_t i = 0; i < results.costs.size(); ++i) {
         const engine_cost& cost = results.costs[i];
         const lab::measurement& m = results.measurements[i];
@@ -44,15 +49,18 @@ struct run_options {
                          fmt::format("{:.3g}", m.keep_ratio),
                          fmt::format("{}", cost.state_bytes),
                          fmt::format("{:.4f}",
-                                     static_cast<double>(cost.state_bytes) / static_cast<double>(results.full.state_bytes)),
+                                     static_cast<double>(cost.state_bytes) /
+                                         static_cast<double>(results.full.state_bytes)),
                          fmt::format("{:.2f}", cost.decode_cpu_ms),
                          fmt::format("{:.2f}", results.full.decode_cpu_ms / cost.decode_cpu_ms),
                          fmt::format("{:.1f}", m.compact_ms),
                          fmt::format("{:.1f}", cost.restore_ms)});
     }
     return "\nWhat llama.cpp holds and needs:\n" + lab::aligned(lines, 1) +
-           fmt::format("\nrewrite: the state of all tokens checked, and written anew with the kept rows (llama.cpp takes {:.0f} ms to "
-                       "hand it\nover); restore: into a new context of its size. Decode: one token, CPU time of all threads, median "
+           fmt::format("\nrewrite: the state of all tokens checked, and written anew with the kept "
+                       "rows (llama.cpp takes {:.0f} ms to "
+                       "hand it\nover); restore: into a new context of its size. Decode: one "
+                       "token, CPU time of all threads, fastest "
                        "of {}.\n",
                        results.read_ms,
                        lab::continuation_tokens - 1);
@@ -74,7 +82,9 @@ struct run_options {
     return list;
 }
 
-void write_json(const run_options& options, const eviction_results& results, lab::output_file& json) {
+void write_json(const run_options& options,
+                const eviction_results& results,
+                lab::output_file& json) {
     lab::experiment_options said = options.common.common;
     said.cache = options.common.cell_type;
     lab::write_document(said,
@@ -91,14 +101,16 @@ int run_command(const run_options& options) {
     std::string notes;
     eviction_plan plan = plan_of(options, options.common.parse(notes));
     const std::string text = lab::read_file(options.common.text);
-    const std::unique_ptr<lab::output_file> json = options.common.common.open_json({options.common.text});
+    const std::unique_ptr<lab::output_file> json =
+        options.common.common.open_json({options.common.text});
     const engine engine(options.common.common.model);
     const std::vector<llama_token> tokens =
         options.common.read_tokens(engine, text, options.context + lab::continuation_tokens);
     const auto cut = tokens.begin() + static_cast<std::ptrdiff_t>(options.context);
     plan.context.assign(tokens.begin(), cut);
     plan.continuation.assign(cut, tokens.end());
-    fmt::print("llama.cpp, cells of {}, {} thread{}: {} tokens of context, {} tokens predicted on each cache\n{}\n",
+    fmt::print("llama.cpp, cells of {}, {} thread{}: {} tokens of context, {} tokens predicted on "
+               "each cache\n{}\n",
                options.common.cell_type,
                options.common.threads,
                options.common.threads == 1 ? "" : "s",
@@ -122,17 +134,22 @@ int run_command(const run_options& options) {
 
 void add_run(CLI::App& app, action& chosen) {
     auto options = std::make_shared<run_options>();
-    options->common.common.policies = "full,streaming_llm,snapkv(window=64),kvcrush(snapkv(window=64)),kvcrush_auto";
+    options->common.common.policies =
+        "full,streaming_llm,snapkv(window=64),kvcrush(snapkv(window=64)),kvcrush_auto";
     options->common.common.keep_ratios = "0.25";
-    CLI::App* command =
-        app.add_subcommand("run", "Evict from llama.cpp's cache of one text with several policies and compare.");
-    command->footer(
-        "llama.cpp reads --context tokens with flash attention on. Then each policy chooses, per layer and kv head, the\n"
-        "rows that stay; they move, as the bytes that they are, into a context of their size, which goes on with the next\n"
-        "128 tokens. Layers with a sliding window keep what they have. A legend of the columns stands below the table.\n"
-        "  kvcrush-llama run --model model.gguf --text book.txt --context 4096 --policy full,kvcrush_auto");
+    CLI::App* command = app.add_subcommand(
+        "run", "Evict from llama.cpp's cache of one text with several policies and compare.");
+    command->footer("llama.cpp reads --context tokens with flash attention on. Then each policy "
+                    "chooses, per layer and kv head, the\n"
+                    "rows that stay; they move, as the bytes that they are, into a context of "
+                    "their size, which goes on with the next\n"
+                    "128 tokens. Layers with a sliding window keep what they have. A legend of the "
+                    "columns stands below the table.\n"
+                    "  kvcrush-llama run --model model.gguf --text book.txt --context 4096 "
+                    "--policy full,kvcrush_auto");
     options->common.add_to(*command);
-    lab::add_token_option(*command, "--context", options->context, 2, "tokens to read before eviction");
+    lab::add_token_option(
+        *command, "--context", options->context, 2, "tokens to read before eviction");
     command->callback([options, &chosen] { chosen = [options] { return run_command(*options); }; });
 }
 

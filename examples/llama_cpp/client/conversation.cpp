@@ -37,10 +37,13 @@ void conversation::watch_on() {
 
 void conversation::read(std::span<const llama_token> tokens, const logits_callback& logits) {
     for (std::size_t at = 0; at < tokens.size(); at += context::batch_size) {
-        const std::span<const llama_token> part = tokens.subspan(at, std::min(context::batch_size, tokens.size() - at));
-        cells_->decode(part, seen_, logits ? part.size() : 0, [&](std::span<const float> row, std::size_t token) {
-            logits(row, at + token);
-        });
+        const std::span<const llama_token> part =
+            tokens.subspan(at, std::min(context::batch_size, tokens.size() - at));
+        cells_->decode(
+            part,
+            seen_,
+            logits ? part.size() : 0,
+            [&](std::span<const float> row, std::size_t token) { logits(row, at + token); });
         seen_ += part.size();
     }
 }

@@ -3,13 +3,13 @@
 /// A text that goes on and is evicted from again and again, on top of what was evicted before.
 #pragma once
 
+#include <kvcrush/cache/kv_cache.hpp>
+#include <kvcrush/recipe/recipe.hpp>
+
 #include "engine.hpp"
 #include "evicting_cache.hpp"
 #include "model_layout.hpp"
 #include "query_watch.hpp"
-
-#include <kvcrush/cache/kv_cache.hpp>
-#include <kvcrush/recipe/recipe.hpp>
 
 #include <cstddef>
 #include <memory>

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine.hpp"
 
-#include <ggml-backend.h>
-
 #include "error.hpp"
 #include "numbers.hpp"
 
 #include <algorithm>
 #include <array>
+#include <ggml-backend.h>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -47,15 +46,16 @@ void start_llama() {
     });
 }
 
-constexpr std::array<std::pair<const char*, ggml_type>, 9> cell_types{{{"f32", GGML_TYPE_F32},
-                                                                       {"f16", GGML_TYPE_F16},
-                                                                       {"bf16", GGML_TYPE_BF16},
-                                                                       {"q8_0", GGML_TYPE_Q8_0},
-                                                                       {"q5_1", GGML_TYPE_Q5_1},
-                                                                       {"q5_0", GGML_TYPE_Q5_0},
-                                                                       {"q4_1", GGML_TYPE_Q4_1},
-                                                                       {"q4_0", GGML_TYPE_Q4_0},
-                                                                       {"iq4_nl", GGML_TYPE_IQ4_NL}}};
+constexpr std::array<std::pair<const char*, ggml_type>, 9> cell_types{
+    {{"f32", GGML_TYPE_F32},
+     {"f16", GGML_TYPE_F16},
+     {"bf16", GGML_TYPE_BF16},
+     {"q8_0", GGML_TYPE_Q8_0},
+     {"q5_1", GGML_TYPE_Q5_1},
+     {"q5_0", GGML_TYPE_Q5_0},
+     {"q4_1", GGML_TYPE_Q4_1},
+     {"q4_0", GGML_TYPE_Q4_0},
+     {"iq4_nl", GGML_TYPE_IQ4_NL}}};
 
 [[nodiscard]] std::optional<std::string> meta(const llama_model& model, const std::string& key) {
     char text[256];
@@ -68,7 +68,11 @@ constexpr std::array<std::pair<const char*, ggml_type>, 9> cell_types{{{"f32", G
 /// What a sequence of these models leaves behind is not a row of keys and values for each token.
 void require_plain_memory(const llama_model& model, const std::string& path) {
     const auto refuse = [&](const char* what) {
-        fail("--model is ", in_quotes(path), ", ", what, "; allowed: decoders whose cache holds a key and a value per token");
+        fail("--model is ",
+             in_quotes(path),
+             ", ",
+             what,
+             "; allowed: decoders whose cache holds a key and a value per token");
     };
     if (llama_model_is_recurrent(&model)) {
         refuse("a recurrent model");
@@ -80,7 +84,8 @@ void require_plain_memory(const llama_model& model, const std::string& path) {
         refuse("no plain decoder");
     }
     const llama_rope_type rope = llama_model_rope_type(&model);
-    if (rope != LLAMA_ROPE_TYPE_NONE && rope != LLAMA_ROPE_TYPE_NORM && rope != LLAMA_ROPE_TYPE_NEOX) {
+    if (rope != LLAMA_ROPE_TYPE_NONE && rope != LLAMA_ROPE_TYPE_NORM &&
+        rope != LLAMA_ROPE_TYPE_NEOX) {
         refuse("a model with M-RoPE, whose tokens have several positions");
     }
 }
@@ -165,7 +170,12 @@ context::context(const engine& engine, const context_options& options, query_wat
     }
     context_.reset(llama_init_from_model(&engine.model(), params));
     if (context_ == nullptr) {
-        fail("llama.cpp makes no context of ", options_.cells, " cells of ", ggml_type_name(options.type), ": ", reason());
+        fail("llama.cpp makes no context of ",
+             options_.cells,
+             " cells of ",
+             ggml_type_name(options.type),
+             ": ",
+             reason());
     }
     // With a window of fewer tokens than there are cells, llama.cpp would say that it makes more of them.
     options_.cells = llama_n_ctx(context_.get());
@@ -187,9 +197,16 @@ void context::decode(std::span<const llama_token> tokens,
     const int status = llama_decode(context_.get(), batch);
     llama_batch_free(batch);
     if (status != 0) {
-        fail("llama.cpp does not decode ", tokens.size(), " tokens at position ", position, ": ", reason());
+        fail("llama.cpp does not decode ",
+             tokens.size(),
+             " tokens at position ",
+             position,
+             ": ",
+             reason());
     }
-    for (std::size_t t = tokens.size() - std::min(num_logits, tokens.size()); t < tokens.size() && logits; ++t) {
+    for (std::size_t t = tokens.size() - std::min(num_logits, tokens.size());
+         t < tokens.size() && logits;
+         ++t) {
         logits({llama_get_logits_ith(context_.get(), static_cast<int>(t)), num_words_}, t);
     }
 }

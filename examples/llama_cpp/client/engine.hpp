@@ -6,10 +6,9 @@
 #include "query_watch.hpp"
 #include "state_blob.hpp"
 
-#include <llama.h>
-
 #include <cstddef>
 #include <functional>
+#include <llama.h>
 #include <memory>
 #include <optional>
 #include <span>
@@ -65,7 +64,9 @@ public:
     /// Tokens that pass through the layers together.
     static constexpr std::size_t batch_size = 512;
     /// Rounds as llama.cpp does.
-    [[nodiscard]] static std::size_t rounded(std::size_t cells) noexcept { return (cells + 255) / 256 * 256; }
+    [[nodiscard]] static std::size_t rounded(std::size_t cells) noexcept {
+        return (cells + 255) / 256 * 256;
+    }
 
     [[nodiscard]] std::size_t cells() const noexcept { return options_.cells; }
     [[nodiscard]] const context_options& options() const noexcept { return options_; }
@@ -81,7 +82,9 @@ public:
     /// Keys, values and positions of the sequence.
     [[nodiscard]] state_bytes state() const;
     /// What state() would be [bytes].
-    [[nodiscard]] std::size_t state_size() const { return llama_state_seq_get_size(context_.get(), 0); }
+    [[nodiscard]] std::size_t state_size() const {
+        return llama_state_seq_get_size(context_.get(), 0);
+    }
     /// @return false if llama.cpp refuses them; the sequence is then empty
     [[nodiscard]] bool restore(std::span<const std::byte> state);
 

@@ -20,7 +20,9 @@ even_policies make_even(std::vector<lab::policy> policies) {
         if (how.model_allocator) {
             dropped = how.model_allocator.policy_name();
             if (kvcrush::catalogue::whole_models::contains(dropped)) {
-                lab::fail("policy ", lab::in_quotes(own.text), " chooses another number of rows for each head; llama.cpp's state "
+                lab::fail("policy ",
+                          lab::in_quotes(own.text),
+                          " chooses another number of rows for each head; llama.cpp's state "
                           "has one number for all; allowed: policies that score tokens");
             }
         } else if (how.allocator.policy_name() != kvcrush::uniform_allocator::name) {
@@ -30,11 +32,14 @@ even_policies make_even(std::vector<lab::policy> policies) {
             how.allocator = kvcrush::uniform_allocator{};
             how.model_allocator = {};
             result.notes.push_back(fmt::format(
-                "{}: every head keeps as many rows, as llama.cpp's state demands, not what {} says", own.text, dropped));
+                "{}: every head keeps as many rows, as llama.cpp's state demands, not what {} says",
+                own.text,
+                dropped));
         }
         if (how.rows.encodes()) {
-            result.notes.push_back(fmt::format(
-                "{}: its codecs' loss is in the cells, their size is not; MiB: as the library would hold them", own.text));
+            result.notes.push_back(fmt::format("{}: its codecs' loss is in the cells, their size "
+                                               "is not; MiB: as the library would hold them",
+                                               own.text));
         }
     }
     result.policies = std::move(policies);

@@ -7,9 +7,8 @@
 #include "error.hpp"
 #include "hadamard.hpp"
 
-#include <ggml.h>
-
 #include <algorithm>
+#include <ggml.h>
 #include <numeric>
 #include <span>
 
@@ -42,7 +41,9 @@ void show_queries(kvcrush::kv_cache& cache,
     const std::span<const float> seen = watch.queries(layout.layers[index], count);
     std::vector<float> queries(seen.begin(), seen.end());
     hadamard(queries, layout.rotated_key_channels);
-    std::transform(queries.begin(), queries.end(), queries.begin(), [&](float q) { return q * layout.query_scale; });
+    std::transform(queries.begin(), queries.end(), queries.begin(), [&](float q) {
+        return q * layout.query_scale;
+    });
     if (!queries.empty()) {
         cache.observe(index, queries);
     }
@@ -54,8 +55,15 @@ void show_queries(kvcrush::kv_cache& cache,
     for (std::size_t l = 0; l < choice.size(); ++l) {
         for (std::size_t head = 0; head < choice[l].kept.num_kv_heads(); ++head) {
             if (choice[l].kept.kept(head).size() != rows) {
-                fail("head ", head, " of layer ", l, " keeps ", choice[l].kept.kept(head).size(), " rows, head 0 of layer 0 ",
-                     rows, "; llama.cpp's state has one number for all");
+                fail("head ",
+                     head,
+                     " of layer ",
+                     l,
+                     " keeps ",
+                     choice[l].kept.kept(head).size(),
+                     " rows, head 0 of layer 0 ",
+                     rows,
+                     "; llama.cpp's state has one number for all");
             }
         }
     }
@@ -86,7 +94,12 @@ void take_rows(kvcrush::kv_cache& cache,
     const std::size_t added = end - std::min(seen, end);
     if (added == 0 || added > from.num_cells() ||
         static_cast<std::size_t>(from.positions[from.num_cells() - added]) != seen) {
-        fail("the state ends at position ", end, " and has ", from.num_cells(), " cells; rows from position ", seen,
+        fail("the state ends at position ",
+             end,
+             " and has ",
+             from.num_cells(),
+             " cells; rows from position ",
+             seen,
              " on are not among them");
     }
     const kvcrush::layer_extent extent = layout.shape.extent();
@@ -96,7 +109,9 @@ void take_rows(kvcrush::kv_cache& cache,
         decode_rows(from.keys[l], added, layout.cells, layout.rotated_key_channels, keys);
         decode_rows(from.values[l], added, layout.cells, layout.rotated_value_channels, values);
         if (!cache.append(l, keys, values)) {
-            fail("layer ", layout.layers[l], " of the state holds a number that is not finite, or too large for f16");
+            fail("layer ",
+                 layout.layers[l],
+                 " of the state holds a number that is not finite, or too large for f16");
         }
         show_queries(cache, l, added, layout, watch);
     }
@@ -107,7 +122,10 @@ state_draft evict(const state_blob& blob,
                   const std::vector<kvcrush::layer_choice>& choice) {
     require_layout(blob, layout);
     if (choice.size() != layout.layers.size()) {
-        fail("there are choices of ", choice.size(), " layers; the state has ", layout.layers.size());
+        fail("there are choices of ",
+             choice.size(),
+             " layers; the state has ",
+             layout.layers.size());
     }
     const blob_cache& from = blob.caches.front();
     const std::size_t rows = rows_of_each(choice);
@@ -120,12 +138,15 @@ state_draft evict(const state_blob& blob,
 
     state_draft draft = draft_state(blob, labels);
     const std::size_t heads = layout.shape.num_kv_heads;
-    const auto move = [&](const blob_rows& source, const kvcrush::selection& kept, std::span<std::byte> destination) {
+    const auto move = [&](const blob_rows& source,
+                          const kvcrush::selection& kept,
+                          std::span<std::byte> destination) {
         using kvcrush::byte_extent;
         const std::size_t row_bytes = source.row_bytes / heads;
-        kvcrush::gather({source.bytes, byte_extent::token_major(heads, from.num_cells(), row_bytes)},
-                        kept,
-                        {destination, byte_extent::token_major(heads, rows, row_bytes)});
+        kvcrush::gather(
+            {source.bytes, byte_extent::token_major(heads, from.num_cells(), row_bytes)},
+            kept,
+            {destination, byte_extent::token_major(heads, rows, row_bytes)});
     };
     for (std::size_t l = 0; l < choice.size(); ++l) {
         move(from.keys[l], choice[l].kept, draft.keys[l]);
@@ -151,9 +172,14 @@ void write_rows(const kvcrush::kv_cache& cache, const model_layout& layout, stat
                 hadamard(key, layout.rotated_key_channels);
                 hadamard(value, layout.rotated_value_channels);
                 const std::size_t at = cell++ * extent.num_kv_heads + head;
-                if (!layout.cells.encode(key, extent.key_dim, draft.keys[l].subspan(at * key_bytes, key_bytes)) ||
-                    !layout.cells.encode(value, extent.value_dim, draft.values[l].subspan(at * value_bytes, value_bytes))) {
-                    fail("the cells of layer ", layout.layers[l], " cannot hold a row that a codec gives back");
+                if (!layout.cells.encode(
+                        key, extent.key_dim, draft.keys[l].subspan(at * key_bytes, key_bytes)) ||
+                    !layout.cells.encode(value,
+                                         extent.value_dim,
+                                         draft.values[l].subspan(at * value_bytes, value_bytes))) {
+                    fail("the cells of layer ",
+                         layout.layers[l],
+                         " cannot hold a row that a codec gives back");
                 }
             }
         }

@@ -4,9 +4,9 @@
 /// rows stay, and writes the state that is left.
 #pragma once
 
-#include "model_layout.hpp"
-
 #include <kvcrush/cache/kv_cache.hpp>
+
+#include "model_layout.hpp"
 
 #include <cstddef>
 #include <vector>

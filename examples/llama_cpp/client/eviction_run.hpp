@@ -4,9 +4,8 @@
 #pragma once
 
 #include "engine.hpp"
-#include "model_layout.hpp"
-
 #include "experiment.hpp"
+#include "model_layout.hpp"
 #include "policy.hpp"
 
 #include <cstddef>
@@ -28,7 +27,7 @@ struct eviction_plan {
 /// What llama.cpp itself holds and needs, for which the lab's table has no column.
 struct engine_cost {
     std::size_t state_bytes = 0;
-    double decode_cpu_ms = 0.0; ///< per token, the median; of all threads together
+    double decode_cpu_ms = 0.0; ///< per token, the fastest; of all threads together
     double restore_ms = 0.0;    ///< the state into a context of its size
 };
 
@@ -46,12 +45,15 @@ run(const eviction_plan& plan, const engine& engine, const lab::step_callback& p
 
 /// The predictions of a context that goes on with a text, one token at a time.
 struct forced_text {
-    lab::matrix logits; ///< [tokens - 1, vocab]
-    double ms_per_token = 0.0;     ///< the median
-    double cpu_ms_per_token = 0.0; ///< likewise, CPU time of all threads together
+    lab::matrix logits;        ///< [tokens - 1, vocab]
+    double ms_per_token = 0.0; ///< the median
+    /// CPU time of all threads together, the fastest: what others do on a machine shows in it too.
+    double cpu_ms_per_token = 0.0;
 };
-[[nodiscard]] forced_text
-force(context& cells, const engine& engine, std::span<const llama_token> tokens, std::size_t position);
+[[nodiscard]] forced_text force(context& cells,
+                                const engine& engine,
+                                std::span<const llama_token> tokens,
+                                std::size_t position);
 
 /// Elements of all rows of a state, in f16 [bytes].
 [[nodiscard]] double bytes_in_f16(const state_blob& blob);

@@ -30,7 +30,9 @@ int complain(std::string_view message) {
 }
 
 int finish(int code) {
-    return std::fflush(stdout) != 0 || std::ferror(stdout) != 0 ? complain("standard output cannot be written") : code;
+    return std::fflush(stdout) != 0 || std::ferror(stdout) != 0
+               ? complain("standard output cannot be written")
+               : code;
 }
 
 bool is_subcommand(const CLI::App& app, std::string_view name) {
@@ -43,18 +45,22 @@ bool is_subcommand(const CLI::App& app, std::string_view name) {
 }
 
 int parse_and_run(int argc, char** argv) {
-    CLI::App app{"Evicts from the KV cache of unmodified llama.cpp, per layer and kv head, what a policy of kvcrush says, "
-                 "and measures what that saves and what it costs.\nStart with: kvcrush-llama run --help"};
+    CLI::App app{
+        "Evicts from the KV cache of unmodified llama.cpp, per layer and kv head, what a policy of "
+        "kvcrush says, "
+        "and measures what that saves and what it costs.\nStart with: kvcrush-llama run --help"};
     app.set_version_flag(
         "--version",
-        fmt::format("{}.{}.{}", KVCRUSH_VERSION_MAJOR, KVCRUSH_VERSION_MINOR, KVCRUSH_VERSION_PATCH));
+        fmt::format(
+            "{}.{}.{}", KVCRUSH_VERSION_MAJOR, KVCRUSH_VERSION_MINOR, KVCRUSH_VERSION_PATCH));
     app.require_subcommand(1);
     app.get_formatter()->column_width(34);
     client::action chosen;
     client::add_run(app, chosen);
     client::add_rounds(app, chosen);
     if (argc > 1 && argv[1][0] != '-' && !is_subcommand(app, argv[1])) {
-        return complain(fmt::format("there is no subcommand {}; allowed: run, rounds", lab::in_quotes(argv[1])));
+        return complain(fmt::format("there is no subcommand {}; allowed: run, rounds",
+                                    lab::in_quotes(argv[1])));
     }
     try {
         app.parse(argc, argv);

@@ -5,11 +5,10 @@
 
 #include "error.hpp"
 
-#include <ggml.h>
-
 #include <array>
 #include <cmath>
 #include <cstdlib>
+#include <ggml.h>
 
 namespace client {
 namespace {
@@ -22,7 +21,9 @@ find_layers(const query_watch& watch, std::size_t cells, model_layout& layout) {
     attention_facts common;
     for (const auto& [layer, facts] : watch.layers()) {
         if (facts.shares_rows) {
-            fail("layer ", layer, " has no values of its own (MLA); such models are not evicted from");
+            fail("layer ",
+                 layer,
+                 " has no values of its own (MLA); such models are not evicted from");
         }
         if (facts.cache_cells != cells) {
             ++layout.num_sliding_layers;
@@ -31,14 +32,26 @@ find_layers(const query_watch& watch, std::size_t cells, model_layout& layout) {
         if (layout.layers.empty()) {
             common = facts;
         } else if (!(facts == common)) {
-            fail("layer ", layer, " has ", facts.num_kv_heads, " kv heads of ", facts.key_dim, " channels, layer ",
-                 layout.layers.front(), " has ", common.num_kv_heads, " of ", common.key_dim,
+            fail("layer ",
+                 layer,
+                 " has ",
+                 facts.num_kv_heads,
+                 " kv heads of ",
+                 facts.key_dim,
+                 " channels, layer ",
+                 layout.layers.front(),
+                 " has ",
+                 common.num_kv_heads,
+                 " of ",
+                 common.key_dim,
                  "; allowed: layers that are alike");
         }
         layout.layers.push_back(layer);
     }
     if (layout.layers.empty()) {
-        fail("all ", layout.num_sliding_layers, " layers have a sliding window; there is nothing to evict");
+        fail("all ",
+             layout.num_sliding_layers,
+             " layers have a sliding window; there is nothing to evict");
     }
     return common;
 }
@@ -54,7 +67,8 @@ find_layers(const query_watch& watch, std::size_t cells, model_layout& layout) {
 [[nodiscard]] kvcrush::rope angles_of(const engine& engine, std::size_t head_dim) {
     kvcrush::rope angles;
     angles.theta = engine.number("rope.freq_base").value_or(angles.theta);
-    const auto turning = static_cast<std::size_t>(engine.number("rope.dimension_count").value_or(0.0));
+    const auto turning =
+        static_cast<std::size_t>(engine.number("rope.dimension_count").value_or(0.0));
     angles.rotary_dim = turning < head_dim ? turning / 2 * 2 : 0;
     angles.pairing = llama_model_rope_type(&engine.model()) == LLAMA_ROPE_TYPE_NORM
                          ? kvcrush::rope_pairs::interleaved
@@ -98,19 +112,37 @@ model_layout probe(const engine& engine, context& cells, query_watch& watch) {
 void require_layout(const state_blob& blob, const model_layout& layout) {
     const blob_cache& cache = blob.caches.front();
     if (cache.num_layers() != layout.layers.size()) {
-        fail("the state has ", cache.num_layers(), " layers with full attention; the model has ", layout.layers.size());
+        fail("the state has ",
+             cache.num_layers(),
+             " layers with full attention; the model has ",
+             layout.layers.size());
     }
     const std::size_t heads = layout.shape.num_kv_heads;
     for (std::size_t l = 0; l < cache.num_layers(); ++l) {
         const blob_rows& keys = cache.keys[l];
         const blob_rows& values = cache.values[l];
         if (keys.type != layout.cell_type || values.type != layout.cell_type) {
-            fail("layer ", l, " of the state has rows of ggml types ", keys.type, " and ", values.type, "; allowed: ",
+            fail("layer ",
+                 l,
+                 " of the state has rows of ggml types ",
+                 keys.type,
+                 " and ",
+                 values.type,
+                 "; allowed: ",
                  layout.cell_type);
         }
-        if (keys.row_bytes != heads * layout.key_row_bytes() || values.row_bytes != heads * layout.value_row_bytes()) {
-            fail("layer ", l, " of the state has rows of ", keys.row_bytes, " and ", values.row_bytes,
-                 " bytes; the model's have ", heads * layout.key_row_bytes(), " and ", heads * layout.value_row_bytes());
+        if (keys.row_bytes != heads * layout.key_row_bytes() ||
+            values.row_bytes != heads * layout.value_row_bytes()) {
+            fail("layer ",
+                 l,
+                 " of the state has rows of ",
+                 keys.row_bytes,
+                 " and ",
+                 values.row_bytes,
+                 " bytes; the model's have ",
+                 heads * layout.key_row_bytes(),
+                 " and ",
+                 heads * layout.value_row_bytes());
         }
     }
 }

@@ -3,12 +3,12 @@
 /// What a model's state looks like to this library.
 #pragma once
 
+#include <kvcrush/attend/any_codec.hpp>
+#include <kvcrush/cache/kv_cache.hpp>
+
 #include "engine.hpp"
 #include "query_watch.hpp"
 #include "state_blob.hpp"
-
-#include <kvcrush/attend/any_codec.hpp>
-#include <kvcrush/cache/kv_cache.hpp>
 
 #include <cstddef>
 #include <vector>
@@ -22,14 +22,19 @@ struct model_layout {
     kvcrush::model_shape shape{};
     kvcrush::any_codec cells{}; ///< element type of the cache, keys and values alike
     int cell_type = 0;          ///< enum ggml_type
-    float query_scale = 1.0F;   ///< makes softmax(q k / sqrt(head_dim)) of the library what llama.cpp computes
+    float query_scale =
+        1.0F; ///< makes softmax(q k / sqrt(head_dim)) of the library what llama.cpp computes
     std::size_t rotated_key_channels = 0;   ///< Hadamard blocks, 0 for none
     std::size_t rotated_value_channels = 0; ///< likewise
 
     /// Caches that a state holds.
     [[nodiscard]] std::size_t num_caches() const noexcept { return num_sliding_layers > 0 ? 2 : 1; }
-    [[nodiscard]] std::size_t key_row_bytes() const noexcept { return cells.group_bytes(shape.head_dim); }
-    [[nodiscard]] std::size_t value_row_bytes() const noexcept { return cells.group_bytes(shape.extent().value_dim); }
+    [[nodiscard]] std::size_t key_row_bytes() const noexcept {
+        return cells.group_bytes(shape.head_dim);
+    }
+    [[nodiscard]] std::size_t value_row_bytes() const noexcept {
+        return cells.group_bytes(shape.extent().value_dim);
+    }
 };
 
 /// Cells that a context must have so that its sliding layers can be told from the others.

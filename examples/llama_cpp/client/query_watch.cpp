@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "query_watch.hpp"
 
-#include <ggml-backend.h>
-
 #include "error.hpp"
 
 #include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <exception>
+#include <ggml-backend.h>
 #include <string_view>
 
 namespace client {
@@ -19,9 +18,8 @@ constexpr int longest_chain = 16;
 /// The tensor of a cache that a node reads, through views and casts; nullptr if it is none.
 [[nodiscard]] const ggml_tensor* cache_behind(const ggml_tensor* node, std::string_view prefix) {
     for (int i = 0; i < longest_chain && node != nullptr; ++i) {
-        if (std::string_view(node->name).starts_with(prefix)) {
-            const ggml_tensor* const root = node->view_src != nullptr ? node->view_src : node;
-            return root;
+        if (node->view_src == nullptr && node->op == GGML_OP_NONE) {
+            return std::string_view(node->name).starts_with(prefix) ? node : nullptr;
         }
         node = node->view_src != nullptr ? node->view_src : node->src[0];
     }
@@ -97,10 +95,16 @@ void query_watch::look(const ggml_tensor& node) {
     const int layer = keys == nullptr ? -1 : layer_of(*keys, prefix);
     const ggml_tensor& queries = *node.src[0];
     if (layer < 0) {
-        lab::fail("a layer's attention reads no cache of keys, but ", lab::in_quotes(node.src[1]->name));
+        lab::fail("a layer's attention reads no cache of keys, but ",
+                  lab::in_quotes(node.src[1]->name));
     }
     if (queries.type != GGML_TYPE_F32 || queries.ne[3] != 1) {
-        lab::fail("the queries of layer ", layer, " are ", ggml_type_name(queries.type), " of ", queries.ne[3],
+        lab::fail("the queries of layer ",
+                  layer,
+                  " are ",
+                  ggml_type_name(queries.type),
+                  " of ",
+                  queries.ne[3],
                   " streams; allowed: f32 of 1");
     }
     const attention_facts facts = facts_of(node, *keys);
@@ -127,7 +131,8 @@ void query_watch::remember(int layer, const attention_facts& facts, const ggml_t
     const auto* const data = static_cast<const char*>(queries.data);
     for (std::size_t t = count - added; t < count; ++t) {
         for (std::size_t head = 0; head < facts.num_q_heads; ++head) {
-            const auto* const row = reinterpret_cast<const float*>(data + t * queries.nb[1] + head * queries.nb[2]);
+            const auto* const row =
+                reinterpret_cast<const float*>(data + t * queries.nb[1] + head * queries.nb[2]);
             rows.insert(rows.end(), row, row + facts.key_dim);
         }
     }

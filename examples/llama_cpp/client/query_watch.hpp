@@ -3,9 +3,8 @@
 /// Looks over llama.cpp's shoulder while it reads: the queries of every layer, and how its attention is computed.
 #pragma once
 
-#include <ggml.h>
-
 #include <cstddef>
+#include <ggml.h>
 #include <map>
 #include <span>
 #include <string>

@@ -39,8 +39,16 @@ public:
     /// @throws input_error unless so many things of that size can be in what is left
     void require_left(std::size_t count, std::size_t size, const char* what) const {
         if (size != 0 && count > left() / size) {
-            fail("the state ends within ", what, ": ", count, " times ", size, " bytes are said to be at byte ", at_,
-                 " of ", all_.size());
+            fail("the state ends within ",
+                 what,
+                 ": ",
+                 count,
+                 " times ",
+                 size,
+                 " bytes are said to be at byte ",
+                 at_,
+                 " of ",
+                 all_.size());
         }
     }
     [[nodiscard]] std::size_t left() const noexcept { return all_.size() - at_; }
@@ -61,23 +69,38 @@ read_cells(blob_reader& reader, std::uint32_t count, std::int32_t sequence, bool
         positions[i] = reader.number<std::int32_t>("a cell");
         const auto sequences = reader.number<std::uint32_t>("a cell");
         if (sequences != 1) {
-            fail("cell ", i, " of the state has ", sequences,
+            fail("cell ",
+                 i,
+                 " of the state has ",
+                 sequences,
                  " sequences; allowed: 1 (models with M-RoPE write their cells in another way)");
         }
         const auto own = reader.number<std::int32_t>("a cell");
         if (own != sequence) {
-            fail("cell ", i, " of the state is of sequence ", own, "; the state is of sequence ", sequence);
+            fail("cell ",
+                 i,
+                 " of the state is of sequence ",
+                 own,
+                 "; the state is of sequence ",
+                 sequence);
         }
         if (positions[i] < 0 || (in_order && i > 0 && positions[i] <= positions[i - 1])) {
-            fail("cell ", i, " of the state has position ", positions[i], "; allowed: from ",
-                 i == 0 || !in_order ? 0 : std::int64_t{positions[i - 1]} + 1, " on");
+            fail("cell ",
+                 i,
+                 " of the state has position ",
+                 positions[i],
+                 "; allowed: from ",
+                 i == 0 || !in_order ? 0 : std::int64_t{positions[i - 1]} + 1,
+                 " on");
         }
     }
     return positions;
 }
 
-[[nodiscard]] std::vector<blob_rows>
-read_layers(blob_reader& reader, std::uint32_t num_layers, std::size_t num_cells, const char* what) {
+[[nodiscard]] std::vector<blob_rows> read_layers(blob_reader& reader,
+                                                 std::uint32_t num_layers,
+                                                 std::size_t num_cells,
+                                                 const char* what) {
     constexpr std::size_t header_bytes = 12;
     reader.require_left(num_layers, header_bytes, what);
     std::vector<blob_rows> layers(num_layers);
@@ -85,11 +108,19 @@ read_layers(blob_reader& reader, std::uint32_t num_layers, std::size_t num_cells
         layer.type = reader.number<std::int32_t>(what);
         const auto row_bytes = reader.number<std::uint64_t>(what);
         if (!kvcrush::codec_of_ggml_type(layer.type)) {
-            fail("the state has ", what, " of ggml type ", layer.type,
+            fail("the state has ",
+                 what,
+                 " of ggml type ",
+                 layer.type,
                  "; allowed: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, iq4_nl");
         }
         if (row_bytes == 0 || row_bytes > reader.left()) {
-            fail("the state has ", what, " of ", row_bytes, " bytes per row; allowed: 1 to ", reader.left());
+            fail("the state has ",
+                 what,
+                 " of ",
+                 row_bytes,
+                 " bytes per row; allowed: 1 to ",
+                 reader.left());
         }
         layer.row_bytes = static_cast<std::size_t>(row_bytes);
         layer.bytes = reader.take(num_cells, layer.row_bytes, what);
@@ -104,13 +135,15 @@ read_layers(blob_reader& reader, std::uint32_t num_layers, std::size_t num_cells
     }
     const auto cells = reader.number<std::uint32_t>("its header");
     if (cells == 0) {
-        fail("the state holds no cells: contexts that share the cells of another one cannot be read");
+        fail("the state holds no cells: contexts that share the cells of another one cannot be "
+             "read");
     }
     blob_cache cache;
     cache.positions = read_cells(reader, cells, sequence, in_order);
     const auto transposed = reader.number<std::uint32_t>("its header");
     if (transposed != 0) {
-        fail("the state has transposed values (", transposed,
+        fail("the state has transposed values (",
+             transposed,
              "): flash attention is off; contexts must be made with LLAMA_FLASH_ATTN_TYPE_ENABLED");
     }
     const auto layers = reader.number<std::uint32_t>("its header");
@@ -200,7 +233,10 @@ state_blob parse_state(std::span<const std::byte> bytes, std::size_t num_caches)
     blob_reader reader(bytes);
     const auto magic = reader.number<std::uint32_t>("its header");
     if (magic != magic_of_version_3) {
-        fail("the state begins with ", magic, "; allowed: ", magic_of_version_3,
+        fail("the state begins with ",
+             magic,
+             "; allowed: ",
+             magic_of_version_3,
              ", version 3 of llama.cpp's format for one sequence");
     }
     state_blob blob;
@@ -210,7 +246,10 @@ state_blob parse_state(std::span<const std::byte> bytes, std::size_t num_caches)
         blob.caches.push_back(read_cache(reader, blob.sequence, c == 0));
     }
     if (reader.left() != 0) {
-        fail("the state goes on for ", reader.left(), " bytes behind its ", num_caches,
+        fail("the state goes on for ",
+             reader.left(),
+             " bytes behind its ",
+             num_caches,
              num_caches == 1 ? " cache" : " caches");
     }
     return blob;
@@ -228,8 +267,8 @@ state_draft draft_state(const state_blob& like, std::span<const std::int32_t> po
     writer.number(like.sequence);
     for (std::size_t c = 0; c < like.caches.size(); ++c) {
         const blob_cache& cache = like.caches[c];
-        cache_room room =
-            write_cache(writer, cache, like.sequence, c == 0 ? positions : std::span(cache.positions));
+        cache_room room = write_cache(
+            writer, cache, like.sequence, c == 0 ? positions : std::span(cache.positions));
         if (c == 0) {
             draft.keys = std::move(room.keys);
             draft.values = std::move(room.values);

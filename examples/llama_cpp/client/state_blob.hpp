@@ -73,6 +73,7 @@ struct state_draft {
 };
 
 /// All that stands in a state but the rows of its first cache, for cells of these positions. Other caches are copied.
-[[nodiscard]] state_draft draft_state(const state_blob& like, std::span<const std::int32_t> positions);
+[[nodiscard]] state_draft draft_state(const state_blob& like,
+                                      std::span<const std::int32_t> positions);
 
 } // namespace client

@@ -60,7 +60,8 @@ class byte_rows {
 public:
     /// @throws std::invalid_argument if the memory is shorter than the extent reaches, if strides let rows overlap, or if
     ///         sizes overflow
-    byte_rows(std::span<Byte> memory, const byte_extent& extent) : memory_(memory), extent_(extent) {
+    byte_rows(std::span<Byte> memory, const byte_extent& extent)
+        : memory_(memory), extent_(extent) {
         const std::size_t needed =
             detail::required_elements(extent.num_kv_heads,
                                       extent.num_rows,

@@ -69,7 +69,8 @@ std::string refusal(const std::function<void()>& work) {
 TEST(Gather, PutsEachHeadsRowsOneAfterTheOtherInEveryLayout) {
     constexpr std::size_t heads = 3;
     for (const std::size_t rows : std::initializer_list<std::size_t>{0, 1, 2, 17, 63, 64, 65}) {
-        for (const std::size_t row_bytes : std::initializer_list<std::size_t>{1, 18, 34, 128, 300}) {
+        for (const std::size_t row_bytes :
+             std::initializer_list<std::size_t>{1, 18, 34, 128, 300}) {
             const bytes source = random_bytes(heads * rows * row_bytes, rows);
             const selection kept = any_rows(heads, rows, row_bytes);
             for (const bool tokens_first : {false, true}) {
@@ -83,8 +84,12 @@ TEST(Gather, PutsEachHeadsRowsOneAfterTheOtherInEveryLayout) {
                 gather(from, kept, to);
                 for (std::size_t head = 0; head < heads; ++head) {
                     for (std::size_t i = 0; i < kept.kept(head).size(); ++i) {
-                        ASSERT_EQ(std::memcmp(to.row(head, i), from.row(head, kept.kept(head)[i]), row_bytes), 0)
-                            << rows << " rows of " << row_bytes << " bytes, head " << head << ", row " << i;
+                        ASSERT_EQ(std::memcmp(to.row(head, i),
+                                              from.row(head, kept.kept(head)[i]),
+                                              row_bytes),
+                                  0)
+                            << rows << " rows of " << row_bytes << " bytes, head " << head
+                            << ", row " << i;
                     }
                 }
             }
@@ -133,27 +138,46 @@ TEST(Gather, RefusesWhatDoesNotFitBeforeAnythingIsWritten) {
     const byte_rows<const std::byte> from(source, byte_extent::token_major(2, 4, 8));
     const auto to = [&](const byte_extent& extent) { return byte_rows<std::byte>(memory, extent); };
     const byte_extent same = byte_extent::token_major(2, 4, 8);
-    EXPECT_THAT(refusal([&] { gather(from, of_heads({{0}}), to(same)); }), HasSubstr("the selection has 1"));
-    EXPECT_THAT(refusal([&] { gather(from, of_heads({{0}, {0}}), to(byte_extent::token_major(1, 4, 8))); }),
+    EXPECT_THAT(refusal([&] { gather(from, of_heads({{0}}), to(same)); }),
+                HasSubstr("the selection has 1"));
+    EXPECT_THAT(refusal([&] {
+                    gather(from, of_heads({{0}, {0}}), to(byte_extent::token_major(1, 4, 8)));
+                }),
                 HasSubstr("the destination 1"));
-    EXPECT_THAT(refusal([&] { gather(from, of_heads({{0}, {4}}), to(same)); }), HasSubstr("keeps row 4; there are 4"));
-    EXPECT_THAT(refusal([&] { gather(from, of_heads({{0, 1, 2}, {0}}), to(byte_extent::token_major(2, 2, 8))); }),
+    EXPECT_THAT(refusal([&] {
+                    gather(from, of_heads({{0}, {4}}), to(same));
+                }),
+                HasSubstr("keeps row 4; there are 4"));
+    EXPECT_THAT(refusal([&] {
+                    gather(from, of_heads({{0, 1, 2}, {0}}), to(byte_extent::token_major(2, 2, 8)));
+                }),
                 HasSubstr("keeps 3 rows; the destination has room for 2"));
-    EXPECT_THAT(refusal([&] { gather(from, of_heads({{0}, {0}}), to(byte_extent::token_major(2, 4, 4))); }),
+    EXPECT_THAT(refusal([&] {
+                    gather(from, of_heads({{0}, {0}}), to(byte_extent::token_major(2, 4, 4)));
+                }),
                 HasSubstr("rows have 8 bytes, those of the destination 4"));
     const byte_rows<const std::byte> same_memory(memory, same);
-    EXPECT_THAT(refusal([&] { gather(same_memory, of_heads({{0}, {0}}), to(same)); }), HasSubstr("overlaps"));
+    EXPECT_THAT(refusal([&] {
+                    gather(same_memory, of_heads({{0}, {0}}), to(same));
+                }),
+                HasSubstr("overlaps"));
     EXPECT_EQ(memory, before);
 }
 
 TEST(ByteRows, RefusesShortMemoryOverlapAndOverflow) {
     const bytes memory(64);
-    const auto view = [&](const byte_extent& extent) { return byte_rows<const std::byte>(memory, extent); };
+    const auto view = [&](const byte_extent& extent) {
+        return byte_rows<const std::byte>(memory, extent);
+    };
     EXPECT_THAT(refusal([&] { static_cast<void>(view(byte_extent::token_major(2, 5, 8))); }),
                 HasSubstr("64 bytes; the extent needs 80"));
-    EXPECT_THAT(refusal([&] { static_cast<void>(view({2, 4, 8, 4, 8})); }), HasSubstr("makes rows overlap"));
+    EXPECT_THAT(refusal([&] {
+                    static_cast<void>(view({2, 4, 8, 4, 8}));
+                }),
+                HasSubstr("makes rows overlap"));
     constexpr std::size_t most = static_cast<std::size_t>(-1);
-    EXPECT_THROW(static_cast<void>(view(byte_extent::token_major(most, most, most))), std::invalid_argument);
+    EXPECT_THROW(static_cast<void>(view(byte_extent::token_major(most, most, most))),
+                 std::invalid_argument);
     EXPECT_NO_THROW(static_cast<void>(view(byte_extent::token_major(0, most, 8))));
 }
 
