@@ -41,7 +41,7 @@ void client_options::add_to(CLI::App& command) {
 
 lab::experiment client_options::parse(std::string& notes) const {
     lab::experiment plan = common.parse();
-    even_policies even = make_even(std::move(plan.policies));
+    even_policies even = make_even(std::move(plan.policies), common.policies == "all");
     plan.policies = std::move(even.policies);
     for (const std::string& note : even.notes) {
         notes += note + "\n";

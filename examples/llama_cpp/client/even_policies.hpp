@@ -17,7 +17,8 @@ struct even_policies {
 };
 
 /// Budgets that differ between heads or layers are divided evenly instead.
-/// @throws lab::input_error for policies that are nothing but such a division: kvzip, dbudget_kv
-[[nodiscard]] even_policies make_even(std::vector<lab::policy> policies);
+/// @param leaves_out  leaves policies out that are nothing but such a division, kvzip and dbudget_kv, and says so
+/// @throws lab::input_error for those otherwise
+[[nodiscard]] even_policies make_even(std::vector<lab::policy> policies, bool leaves_out = false);
 
 } // namespace client
