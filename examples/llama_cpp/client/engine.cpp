@@ -213,6 +213,13 @@ void context::decode(std::span<const llama_token> tokens,
 
 void context::clear() { llama_memory_clear(llama_get_memory(context_.get()), true); }
 
+void context::forget_from(std::size_t position) {
+    const auto first = static_cast<llama_pos>(position);
+    if (!llama_memory_seq_rm(llama_get_memory(context_.get()), 0, first, -1)) {
+        fail("llama.cpp does not take back the tokens from position ", position, " on");
+    }
+}
+
 state_bytes context::state() const {
     state_bytes bytes(llama_state_seq_get_size(context_.get(), 0));
     const std::size_t written = llama_state_seq_get_data(

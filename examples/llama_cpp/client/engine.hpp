@@ -78,6 +78,8 @@ public:
                 std::size_t num_logits = 0,
                 const logits_callback& logits = {});
     void clear();
+    /// Takes back the tokens from a position on.
+    void forget_from(std::size_t position);
 
     /// Keys, values and positions of the sequence.
     [[nodiscard]] state_bytes state() const;

@@ -43,6 +43,9 @@ private:
     double done_ = 0.0;
 };
 
+/// Tokens that are timed on the full and an evicted cache in turns.
+constexpr std::size_t timing_turns = 24;
+
 constexpr double batch_weight = 1.0;
 constexpr double continuation_weight = 2.0;
 
@@ -122,26 +125,61 @@ context_for(const eviction_plan& plan, const engine& engine, const state_blob& b
         rows = std::max(rows, cache.num_cells());
     }
     context_options options = plan.cells;
-    options.cells = rows + plan.continuation.size();
+    options.cells = rows + plan.continuation.size() + timing_turns;
     return context(engine, options);
 }
 
-/// Goes on from a state in a context of its size.
-[[nodiscard]] forced_text continue_from(const eviction_plan& plan,
-                                        const engine& engine,
-                                        const state_bytes& state,
-                                        std::size_t num_caches,
-                                        engine_cost& cost) {
+/// A state in a context of its size, that has gone on with the text.
+struct continued {
+    context cells;
+    forced_text text;
+    double restore_ms = 0.0;
+};
+
+[[nodiscard]] continued continue_from(const eviction_plan& plan,
+                                      const engine& engine,
+                                      const state_bytes& state,
+                                      std::size_t num_caches) {
     context cells = context_for(plan, engine, parse_state(state.all(), num_caches));
     const lab::stopwatch moving;
     if (!cells.restore(state.all())) {
         lab::fail("llama.cpp does not take the state of ", plan.context.size(), " tokens");
     }
-    cost.restore_ms = moving.milliseconds();
-    cost.state_bytes = state.size();
-    forced_text after = force(cells, engine, plan.continuation, plan.context.size());
-    cost.decode_cpu_ms = after.cpu_ms_per_token;
-    return after;
+    const double restore_ms = moving.milliseconds();
+    forced_text text = force(cells, engine, plan.continuation, plan.context.size());
+    return {std::move(cells), std::move(text), restore_ms};
+}
+
+/// CPU time of one token [ms].
+[[nodiscard]] double cpu_ms_of(context& cells, llama_token token, std::size_t position) {
+    const std::clock_t began = std::clock();
+    cells.decode({&token, 1}, position, 1);
+    return 1000.0 * static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC;
+}
+
+/// The full cache by itself.
+[[nodiscard]] double cpu_ms_alone(const eviction_plan& plan, context& full) {
+    const std::size_t end = plan.context.size() + plan.continuation.size() - 1;
+    std::vector<double> times;
+    for (std::size_t i = 0; i < timing_turns; ++i) {
+        times.push_back(cpu_ms_of(full, plan.continuation.back(), end + i));
+    }
+    full.forget_from(end);
+    return lab::linear_quantile(std::move(times), 0.5);
+}
+
+/// Times both behind the text; the full cache forgets it again.
+void take_turns(const eviction_plan& plan, context& full, context& evicted, engine_cost& cost) {
+    const std::size_t end = plan.context.size() + plan.continuation.size() - 1;
+    std::vector<double> full_ms;
+    std::vector<double> evicted_ms;
+    for (std::size_t i = 0; i < timing_turns; ++i) {
+        full_ms.push_back(cpu_ms_of(full, plan.continuation.back(), end + i));
+        evicted_ms.push_back(cpu_ms_of(evicted, plan.continuation.back(), end + i));
+    }
+    full.forget_from(end);
+    cost.full_cpu_ms = lab::linear_quantile(std::move(full_ms), 0.5);
+    cost.decode_cpu_ms = lab::linear_quantile(std::move(evicted_ms), 0.5);
 }
 
 /// The state with what a policy keeps; fills in what it costs and holds.
@@ -178,6 +216,22 @@ evict_with(const lab::policy& how, double ratio, const read_prompt& prompt, meas
     return std::move(draft.bytes);
 }
 
+/// Of the full cache, until it is told otherwise.
+[[nodiscard]] measurement measurement_of(const eviction_plan& plan,
+                                         const lab::policy& how,
+                                         double ratio,
+                                         const lab::reference_predictions& full) {
+    measurement m;
+    m.name = plan.name;
+    m.policy = how.text;
+    m.keep_ratio = ratio;
+    m.context = plan.context.size();
+    m.kept_tokens_mean = static_cast<double>(plan.context.size());
+    m.nll_full = full.nll();
+    m.quality = {full.nll(), 0.0, 0.0, 1.0};
+    return m;
+}
+
 void compare_with_full(const lab::reference_predictions& full, forced_text after, measurement& m) {
     m.quality = lab::compare(full, after.logits);
     m.ppl_ratio = std::exp(m.quality.nll - m.nll_full);
@@ -194,18 +248,14 @@ forced_text force(context& cells,
     const std::size_t predictions = tokens.size() - 1;
     result.logits = lab::matrix(predictions, engine.num_words());
     std::vector<double> times;
-    std::vector<double> cpu_times;
     for (std::size_t i = 0; i < predictions; ++i) {
         const lab::stopwatch watch;
-        const std::clock_t began = std::clock();
         cells.decode(
             tokens.subspan(i, 1), position + i, 1, [&](std::span<const float> logits, std::size_t) {
                 std::copy(logits.begin(), logits.end(), result.logits.row(i).begin());
             });
         times.push_back(watch.milliseconds());
-        cpu_times.push_back(1000.0 * static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC);
     }
-    result.cpu_ms_per_token = *std::min_element(cpu_times.begin(), cpu_times.end());
     result.ms_per_token = lab::linear_quantile(std::move(times), 0.5);
     return result;
 }
@@ -234,31 +284,29 @@ run(const eviction_plan& plan, const engine& engine, const lab::step_callback& p
 
     eviction_results results;
     results.read_ms = prompt.read_ms;
-    forced_text full = continue_from(plan, engine, prompt.state, num_caches, results.full);
-    const double full_ms = full.ms_per_token;
+    results.full_bytes = prompt.state.size();
+    continued full = continue_from(plan, engine, prompt.state, num_caches);
     const lab::reference_predictions reference(
-        std::move(full.logits), {plan.continuation.begin() + 1, plan.continuation.end()});
+        std::move(full.text.logits), {plan.continuation.begin() + 1, plan.continuation.end()});
     done.finish(continuation_weight);
     for (const lab::policy& how : plan.policies) {
         for (const double ratio : how.ratios(plan.keep_ratios)) {
-            measurement m;
-            m.name = plan.name;
-            m.policy = how.text;
-            m.keep_ratio = ratio;
-            m.context = plan.context.size();
+            measurement m = measurement_of(plan, how, ratio, reference);
             m.bytes_full = bytes_full;
-            m.nll_full = reference.nll();
             m.prefill_ms = prompt.prefill_ms;
-            engine_cost cost = results.full;
+            engine_cost cost{.state_bytes = prompt.state.size(), .restore_ms = full.restore_ms};
             if (how.full()) {
-                m.kept_tokens_mean = static_cast<double>(plan.context.size());
                 m.bytes_held = static_cast<double>(prompt.state.size());
-                m.decode_ms_per_token = full_ms;
-                m.quality = {reference.nll(), 0.0, 0.0, 1.0};
+                m.decode_ms_per_token = full.text.ms_per_token;
+                cost.full_cpu_ms = cpu_ms_alone(plan, full.cells);
+                cost.decode_cpu_ms = cost.full_cpu_ms;
             } else {
                 const state_bytes state = evict_with(how, ratio, prompt, m);
-                compare_with_full(
-                    reference, continue_from(plan, engine, state, num_caches, cost), m);
+                continued after = continue_from(plan, engine, state, num_caches);
+                compare_with_full(reference, std::move(after.text), m);
+                cost.state_bytes = state.size();
+                cost.restore_ms = after.restore_ms;
+                take_turns(plan, full.cells, after.cells, cost);
                 done.finish(continuation_weight);
             }
             results.measurements.push_back(std::move(m));

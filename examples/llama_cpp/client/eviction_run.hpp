@@ -27,14 +27,17 @@ struct eviction_plan {
 /// What llama.cpp itself holds and needs, for which the lab's table has no column.
 struct engine_cost {
     std::size_t state_bytes = 0;
-    double decode_cpu_ms = 0.0; ///< per token, the fastest; of all threads together
-    double restore_ms = 0.0;    ///< the state into a context of its size
+    /// One token here, and one on the state of all tokens, in turns: what others do on a machine falls on both. CPU time of
+    /// all threads together, medians.
+    double decode_cpu_ms = 0.0;
+    double full_cpu_ms = 0.0;
+    double restore_ms = 0.0; ///< the state into a context of its size
 };
 
 struct eviction_results {
     std::vector<lab::measurement> measurements;
     std::vector<engine_cost> costs; ///< of each of them
-    engine_cost full;               ///< of the state of all tokens
+    std::size_t full_bytes = 0;     ///< the state of all tokens
     double read_ms = 0.0;           ///< asking llama.cpp for that state
 };
 
@@ -47,8 +50,6 @@ run(const eviction_plan& plan, const engine& engine, const lab::step_callback& p
 struct forced_text {
     lab::matrix logits;        ///< [tokens - 1, vocab]
     double ms_per_token = 0.0; ///< the median
-    /// CPU time of all threads together, the fastest: what others do on a machine shows in it too.
-    double cpu_ms_per_token = 0.0;
 };
 [[nodiscard]] forced_text force(context& cells,
                                 const engine& engine,
