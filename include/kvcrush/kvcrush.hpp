@@ -31,6 +31,7 @@
 #include <kvcrush/cache/compact.hpp>
 #include <kvcrush/cache/compression.hpp>
 #include <kvcrush/cache/free_pages.hpp>
+#include <kvcrush/cache/gather.hpp>
 #include <kvcrush/cache/kv_cache.hpp>
 #include <kvcrush/cache/position_map.hpp>
 #include <kvcrush/cache/position_set.hpp>
