@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The backend inside llama.cpp, on the real model with weights and cache in f32: what a context gives with it must be
 /// what it gives without, whatever is done to its cache.
-#include "engine.hpp"
+#include "plain_engine.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "turns.hpp"
 
-#include "engine.hpp"
+#include "plain_engine.hpp"
 #include "error.hpp"
 #include "fidelity.hpp"
 #include "matrix.hpp"
