@@ -220,6 +220,7 @@ TEST_P(LlamaClient, AHostileStateIsAnErrorAndTheContextWhatItWas) {
     cells->decode(prompt().first(few), 0);
     const state_bytes state = cells->state();
     const auto target = make(GGML_TYPE_F16);
+    ASSERT_TRUE(target->restore(state.all())); // it is in use
     std::size_t refused = 0;
     std::size_t taken = 0;
     for (std::uint64_t seed = 0; seed < 2000; ++seed) {
@@ -230,12 +231,19 @@ TEST_P(LlamaClient, AHostileStateIsAnErrorAndTheContextWhatItWas) {
             take_rows(cache, blob, layout, watch);
             const std::size_t kept = blob.caches.front().num_cells() / 2;
             const state_draft draft = evict(blob, layout, all_rows(layout, kept));
-            static_cast<void>(target->restore(draft.bytes.all()));
-            ++taken;
+            if (target->restore(draft.bytes.all())) {
+                ++taken;
+                ASSERT_TRUE(target->restore(state.all()));
+            }
         } catch (const std::invalid_argument&) {
             ++refused;
         }
+        if (seed % 8 == 0) {
+            ASSERT_TRUE(std::ranges::equal(target->state().all(), state.all())) << seed;
+        }
     }
+    EXPECT_FALSE(target->restore(std::span(state.all()).first(state.size() / 2)));
+    ASSERT_TRUE(std::ranges::equal(target->state().all(), state.all()));
     EXPECT_GT(refused, 500U);
     EXPECT_GT(taken, 100U);
     ASSERT_TRUE(std::ranges::equal(cells->state().all(), state.all()));

@@ -231,9 +231,23 @@ state_bytes context::state() const {
 }
 
 bool context::restore(std::span<const std::byte> state) {
-    const std::size_t read = llama_state_seq_set_data(
-        context_.get(), reinterpret_cast<const std::uint8_t*>(state.data()), state.size(), 0);
-    return read == state.size();
+    const auto set = [&](std::span<const std::byte> bytes) {
+        return llama_state_seq_set_data(context_.get(),
+                                        reinterpret_cast<const std::uint8_t*>(bytes.data()),
+                                        bytes.size(),
+                                        0) == bytes.size();
+    };
+    // llama.cpp empties the sequence before it finds out that it does not like what it is given.
+    const bool was_empty = llama_memory_seq_pos_max(llama_get_memory(context_.get()), 0) < 0;
+    const state_bytes before = was_empty ? state_bytes{} : this->state();
+    if (set(state)) {
+        return true;
+    }
+    clear();
+    if (!was_empty && !set(before.all())) {
+        lab::fail("llama.cpp does not take back the state that it gave");
+    }
+    return false;
 }
 
 } // namespace client

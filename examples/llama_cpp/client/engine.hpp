@@ -87,7 +87,7 @@ public:
     [[nodiscard]] std::size_t state_size() const {
         return llama_state_seq_get_size(context_.get(), 0);
     }
-    /// @return false if llama.cpp refuses them; the sequence is then empty
+    /// @return false if llama.cpp refuses them; the sequence is then what it was
     [[nodiscard]] bool restore(std::span<const std::byte> state);
 
 private:
