@@ -111,7 +111,7 @@ fi
 
 if [[ $variant == llama ]]; then
     begin_stage build
-    "$kvcrush_root/examples/llama_cpp/build.sh" --no-tools kvcrush_llama_node_tests kvcrush_llama_tests
+    "$kvcrush_root/examples/llama_cpp/build.sh" --no-tools --with-tests ggml-kvcrush
 else
     begin_stage configure
     # An empty build type: CMake adds neither -O3 nor NDEBUG, so that KVCRUSH_ASSERT is checked.

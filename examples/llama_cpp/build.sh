@@ -8,12 +8,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
     cat <<'END'
-usage: examples/llama_cpp/build.sh [--llama-cpp DIR] [--no-tools] [TARGET]...
+usage: examples/llama_cpp/build.sh [--llama-cpp DIR [--llama-cpp-build DIR]] [--no-tools] [--with-tests] [TARGET]...
 
-  TARGET           what to build of this project: ggml-kvcrush (the backend), kvcrush-llama-bench, kvcrush-llama,
-                   kvcrush_llama_tests; without one the first three
-  --llama-cpp DIR  sources of your own, built in DIR/build by you; without it some are fetched once (77 MB)
-  --no-tools       of llama.cpp the libraries alone, without llama-bench, llama-perplexity, llama-server, llama-cli
+  TARGET                 what to build of this project: ggml-kvcrush (the backend), kvcrush-llama-bench, kvcrush-llama;
+                         without one these three
+  --llama-cpp DIR        sources of your own, already built; without it some are fetched once (77 MB)
+  --llama-cpp-build DIR  where they were built, if not in build/ beside them
+  --no-tools             of llama.cpp the libraries alone, without llama-bench, llama-perplexity, llama-quantize,
+                         llama-server, llama-cli
+  --with-tests           kvcrush_llama_tests and kvcrush_llama_node_tests as well
 
 Builds into build/llama_cpp: llama.cpp about four minutes on two cores (one without its tools), the rest two; little or
 nothing when run again. The last lines name what was built. Installs missing Debian packages.
@@ -21,26 +24,37 @@ END
 }
 
 llama_cpp=''
-tools=(llama-bench llama-perplexity llama-cli llama-server)
+llama_build=''
+with_tests=false
+tools=(llama-bench llama-perplexity llama-quantize llama-cli llama-server)
 targets=()
 while [[ $# -gt 0 ]]; do
     case $1 in
-    --llama-cpp)
-        [[ $# -ge 2 && -n $2 ]] || die 2 "--llama-cpp needs a folder"
-        llama_cpp=$2
+    --llama-cpp | --llama-cpp-build)
+        [[ $# -ge 2 && -n $2 ]] || die 2 "$1 needs a folder"
+        [[ -d $2 ]] || die 2 "$1 names no folder: '$2'"
+        folder=$(cd "$2" && pwd)
+        if [[ $1 == --llama-cpp ]]; then llama_cpp=$folder; else llama_build=$folder; fi
         shift
         ;;
     --no-tools) tools=() ;;
+    --with-tests) with_tests=true ;;
     --help | -h)
         usage
         exit 0
         ;;
-    -*) die 2 "unknown option '$1', allowed are --llama-cpp DIR, --no-tools, --help" ;;
+    -*) die 2 "unknown option '$1', allowed are --llama-cpp DIR, --llama-cpp-build DIR, --no-tools, --with-tests, --help" ;;
     *) targets+=("$1") ;;
     esac
     shift
 done
-[[ ${#targets[@]} -gt 0 ]] || targets=(ggml-kvcrush kvcrush-llama-bench kvcrush-llama)
+[[ -n $llama_cpp || -z $llama_build ]] || die 2 "--llama-cpp-build goes with --llama-cpp"
+if [[ ${#targets[@]} == 0 ]]; then
+    targets=(ggml-kvcrush kvcrush-llama-bench kvcrush-llama)
+fi
+if $with_tests; then
+    targets+=(kvcrush_llama_node_tests kvcrush_llama_tests)
+fi
 
 need_build_tools
 need_packages libcli11-dev nlohmann-json3-dev libfmt-dev libicu-dev python3=python3 python3-pip
@@ -74,9 +88,7 @@ if [[ -z $llama_cpp ]]; then
         -DLLAMA_BUILD_COMMIT=0c1e57098 -DLLAMA_BUILD_NUMBER=0 >&2
     cmake --build "$llama_build" --parallel "$num_jobs" --target llama "${tools[@]}" >&2
 else
-    [[ -d $llama_cpp ]] || die 2 "--llama-cpp names no folder: '$llama_cpp'"
-    llama_cpp=$(cd "$llama_cpp" && pwd)
-    llama_build=$llama_cpp/build
+    llama_build=${llama_build:-$llama_cpp/build}
 fi
 
 echo "building ${targets[*]} (two minutes the first time)" >&2

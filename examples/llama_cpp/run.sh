@@ -9,6 +9,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 usage() {
     cat <<'END'
 usage: examples/llama_cpp/run.sh [--quick | --full] [--model FILE] [--text FILE] [--json FILE]
+                                 [--llama-cpp DIR [--llama-cpp-build DIR]]
 
 Fetches llama.cpp (77 MB, once), builds it as it is, builds the backend, and measures both ways in turns:
   1  kvcrush-llama-bench: time of a token and of a prompt, divergence of the predictions, with the bars beside them
@@ -21,6 +22,7 @@ Fetches llama.cpp (77 MB, once), builds it as it is, builds the backend, and mea
   --model      any GGUF that llama.cpp runs; without it SmolLM2-135M-Instruct is fetched (98 MB, once)
   --text       what is read; without it a text that every Debian machine has
   --json       rows of the first table, {"type", "depth", "threads", "ggml_ms", "kvcrush_ms", "ratio", "kld", ...}
+  --llama-cpp  sources of your own, built with their tools in DIR/build or in --llama-cpp-build
 Installs missing Debian packages. About 15 minutes on two cores from scratch, half of it building. Times mean something on
 a machine that does nothing else.
 END
@@ -30,6 +32,7 @@ mode=default
 model=''
 text=''
 json=()
+own=()
 while [[ $# -gt 0 ]]; do
     case $1 in
     --quick | --full) mode=${1#--} ;;
@@ -42,11 +45,19 @@ while [[ $# -gt 0 ]]; do
         esac
         shift
         ;;
+    --llama-cpp | --llama-cpp-build)
+        [[ $# -ge 2 && -n $2 ]] || die 2 "$1 needs a folder"
+        own+=("$1" "$2")
+        shift
+        ;;
     --help | -h)
         usage
         exit 0
         ;;
-    *) die 2 "unknown option '$1', allowed are --quick, --full, --model FILE, --text FILE, --json FILE, --help" ;;
+    *)
+        die 2 "unknown option '$1', allowed are --quick, --full, --model FILE, --text FILE, --json FILE, --llama-cpp DIR," \
+            "--llama-cpp-build DIR, --help"
+        ;;
     esac
     shift
 done
@@ -57,7 +68,7 @@ begin_stage 'build'
 need_packages unzip=unzip python3=python3 python3-pip
 [[ -n $model ]] || model=$("$here/../fetch_model.sh")
 work=$kvcrush_root/build/llama_cpp
-built=$("$here/build.sh" ggml-kvcrush kvcrush-llama-bench)
+built=$("$here/build.sh" "${own[@]}" ggml-kvcrush kvcrush-llama-bench)
 tools=$(sed -n 's/^llama.cpp: //p' <<<"$built")
 backend=$(sed -n 's/^backend: //p' <<<"$built")
 if [[ -z $text ]]; then
