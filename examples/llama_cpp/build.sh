@@ -16,7 +16,7 @@ usage: examples/llama_cpp/build.sh [--llama-cpp DIR [--llama-cpp-build DIR]] [--
   --llama-cpp-build DIR  where they were built, if not in build/ beside them
   --no-tools             of llama.cpp the libraries alone, without llama-bench, llama-perplexity, llama-quantize,
                          llama-server, llama-cli
-  --with-tests           kvcrush_llama_tests and kvcrush_llama_node_tests as well
+  --with-tests           the tests of all three as well
 
 Builds into build/llama_cpp: llama.cpp about four minutes on two cores (one without its tools), the rest two; little or
 nothing when run again. The last lines name what was built. Installs missing Debian packages.
@@ -53,7 +53,7 @@ if [[ ${#targets[@]} == 0 ]]; then
     targets=(ggml-kvcrush kvcrush-llama-bench kvcrush-llama)
 fi
 if $with_tests; then
-    targets+=(kvcrush_llama_node_tests kvcrush_llama_tests)
+    targets+=(kvcrush_llama_tests)
 fi
 
 need_build_tools
