@@ -138,7 +138,9 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--threads", given.threads, "one: CPU time is taken; more: wall time")
         ->capture_default_str();
-    app.add_option("--prompt", given.prompt, "tokens of the prompt that is timed, 0 for none")
+    app.add_option("--prompt",
+                   given.prompt,
+                   "tokens of the prompt that is timed with the least of --threads, 0 for none")
         ->capture_default_str();
     lab::add_file_option(app, "--json", given.json, "file to write the rows to");
     try {

@@ -211,7 +211,8 @@ private:
     }
 
     void prompt(ggml_type type, const sides& both) {
-        for (const int threads : plan_.prompt == 0 ? std::vector<int>{} : plan_.threads) {
+        if (plan_.prompt > 0) {
+            const int threads = plan_.threads.front();
             set_threads(both, threads);
             const auto [plain, crush] = in_turns(prompt_turns, threads, both, [&](engine& to, int) {
                 llama_memory_clear(to.memory(), false);
