@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holds four conversations of two turns with llama-server at once, on this machine, and writes the answers down.
 
-usage: ask_server.py LLAMA_SERVER MODEL ANSWERS.json
+usage: ask_server.py LLAMA_SERVER MODEL ANSWERS.json LOG [PRELOAD]
+
+LOG takes what the server says; PRELOAD is a library that it is started with, empty for none.
 """
 import concurrent.futures
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -60,19 +63,26 @@ def converse(port, questions):
 
 
 def main():
-    if len(sys.argv) != 4:
+    if len(sys.argv) not in (5, 6):
         sys.exit(__doc__)
-    program, model, answers = sys.argv[1:]
+    program, model, answers, log = sys.argv[1:5]
+    environment = dict(os.environ)
+    if len(sys.argv) == 6 and sys.argv[5]:
+        environment["LD_PRELOAD"] = sys.argv[5]
     port = free_port()
-    server = subprocess.Popen(
-        [program, "-m", model, "--host", "127.0.0.1", "--port", str(port), "--parallel", "4", "-c", "4096", "-fa", "on",
-         "-ctk", "q8_0", "-ctv", "q8_0"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(log, "wb") as said:
+        server = subprocess.Popen(
+            [program, "-m", model, "--host", "127.0.0.1", "--port", str(port), "--parallel", "4", "-c", "4096",
+             "-fa", "on", "-ctk", "q8_0", "-ctv", "q8_0", "-lv", "4", "--offline"],
+            env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
     try:
         wait_until_ready(server, port)
         began = time.monotonic()
         with concurrent.futures.ThreadPoolExecutor(len(QUESTIONS)) as pool:
-            talks = list(pool.map(lambda questions: converse(port, questions), QUESTIONS))
+            try:
+                talks = list(pool.map(lambda questions: converse(port, questions), QUESTIONS))
+            except (OSError, ValueError, KeyError) as error:
+                sys.exit(f"llama-server gave no answer within {ANSWER_SECONDS} seconds, or not one: {error}")
         seconds = time.monotonic() - began
     finally:
         server.terminate()

@@ -36,7 +36,7 @@ if [[ -e $sources ]]; then
         printf '%s\n' "$sources"
         exit 0
     fi
-    say "$sources has a wrong checksum, it is downloaded again"
+    $only_if_there || say "$sources has a wrong checksum, it is downloaded again"
 fi
 if $only_if_there; then
     exit 1

@@ -83,7 +83,9 @@ quick)
     depths=256
     bench=(--threads 1 --prompt 256)
     tool_types=(q8_0)
+    tool_threads=(1)
     tool_depths=256
+    repetitions=1
     chunks=1
     ;;
 full)
@@ -91,7 +93,9 @@ full)
     depths=512,1024,2048,4096
     bench=()
     tool_types=(f16 q8_0 q4_0)
+    tool_threads=(1 2)
     tool_depths=0,1024,4096,16384
+    repetitions=2
     chunks=8
     ;;
 *)
@@ -99,25 +103,56 @@ full)
     depths=1024,4096
     bench=()
     tool_types=(f16 q8_0 q4_0)
-    tool_depths=0,2048
-    chunks=2
+    tool_threads=(2)
+    tool_depths=0,1024
+    repetitions=1
+    chunks=1
     ;;
 esac
 
 failed=()
+num_steps=5
+step=0
 # try NAME COMMAND...: a stage; what fails is named at the end
 try() {
-    begin_stage "$1"
+    step=$((step + 1))
+    begin_stage "$1, step $step of $num_steps"
     "${@:2}" || failed+=("$1")
     end_stage
 }
-# with WAY COMMAND...: with the backend, or without
+
+# with WAY COMMAND...: with the backend, or without. Of these tools llama-bench alone looks at GGML_BACKEND_PATH;
+# LD_PRELOAD reaches them all.
+log=$work/tool.log
 with() {
+    local status=0
     if [[ $1 == kvcrush ]]; then
-        LD_PRELOAD=$backend "${@:2}"
+        LD_PRELOAD=$backend "${@:2}" 2>"$log" || status=$?
     else
-        "${@:2}"
+        "${@:2}" 2>"$log" || status=$?
     fi
+    [[ $status == 0 ]] || complain "${2##*/} ended with $status"
+    return "$status"
+}
+# complain WHAT: and the last that the tool said
+complain() {
+    printf 'run.sh: %s\n' "$1" >&2
+    tail -n 5 "$log" >&2
+}
+# A preload that fails is a warning of the loader, and the tool goes on without. So each run shows (-lv 4) into how many
+# parts its graph was split: one by the CPU alone, more where another backend computes some of it.
+# is_by WAY: whether the run that wrote $log was what it is to be shown as
+is_by() {
+    local splits
+    splits=$(grep -a -o 'splits = [0-9]*' "$log" | tail -n 1 | tr -dc 0-9) || true
+    case $1:${splits:-none} in
+    *:none) complain 'llama.cpp does not say how it split its graph, so nobody knows who computed' ;;
+    ggml:1) return 0 ;;
+    ggml:*) complain 'another backend than the CPU computed (GGML_BACKEND_PATH, LD_PRELOAD?)' ;;
+    *:1) complain "the backend was not used: $backend" ;;
+    *) return 0 ;;
+    esac
+    return 1
 }
 
 bench_in_turns() {
@@ -126,14 +161,19 @@ bench_in_turns() {
 }
 
 llama_bench() {
-    local type way threads
-    for threads in 1 2; do
-        [[ $mode != quick || $threads == 1 ]] || continue
+    local type way threads table
+    for threads in "${tool_threads[@]}"; do
         for type in "${tool_types[@]}"; do
             for way in ggml kvcrush; do
-                echo "--- $way, cache $type, $threads threads"
-                with "$way" "$tools/llama-bench" -m "$model" -p 512 -n 32 -d "$tool_depths" -r 2 -t "$threads" -fa 1 \
-                    -ctk "$type" -ctv "$type" 2>/dev/null | grep '^|' || return 1
+                echo "--- $way, cache $type, threads: $threads"
+                table=$(with "$way" "$tools/llama-bench" -m "$model" -p 512 -n 32 -d "$tool_depths" -r "$repetitions" \
+                    -t "$threads" -fa 1 -ctk "$type" -ctv "$type") || return 1
+                grep '^|' <<<"$table" || { complain 'llama-bench gave no table'; return 1; }
+                # The column `backend` names what was found beside the CPU.
+                if [[ $way == kvcrush && $table != *'| kvcrush '* || $way == ggml && $table != *'| CPU '* ]]; then
+                    complain "this was not computed by $way"
+                    return 1
+                fi
             done
         done
     done
@@ -141,38 +181,56 @@ llama_bench() {
 
 perplexity() {
     local type way base=$work/base.kld
-    local common=(-m "$model" -f "$text" -c 1024 -b 1024 --chunks "$chunks" -t "$num_jobs" -fa on)
-    "$tools/llama-perplexity" "${common[@]}" --kl-divergence-base "$base" >/dev/null 2>&1 || return 1
+    local common=(-m "$model" -f "$text" -c 1024 -b 1024 --chunks "$chunks" -t "$num_jobs" -fa on -lv 4)
+    echo '--- ggml, cache f16: what the others are compared with'
+    with ggml "$tools/llama-perplexity" "${common[@]}" --kl-divergence-base "$base" >"$work/base.txt" || return 1
+    is_by ggml || return 1
     for type in "${tool_types[@]}"; do
         for way in ggml kvcrush; do
-            echo "--- $way, cache $type, against ggml with f16"
+            echo "--- $way, cache $type"
             with "$way" "$tools/llama-perplexity" "${common[@]}" -ctk "$type" -ctv "$type" --kl-divergence \
-                --kl-divergence-base "$base" 2>/dev/null | grep -E '^(Mean PPL\(Q\)|Mean +KLD|Same top p)' || return 1
+                --kl-divergence-base "$base" >"$work/divergence.txt" || return 1
+            is_by "$way" || return 1
+            grep -E '^(Mean PPL\(Q\)|Mean +KLD|Same top p)' "$work/divergence.txt" ||
+                { complain 'llama-perplexity gave no divergence'; return 1; }
         done
     done
     rm -f "$base"
 }
 
+# Waiting threads yield here, where nothing is timed: with other work on the machine, spinning takes ten times as long.
+# Whether ggml gives the same answers twice is asked too: who shares a batch depends on who comes first.
 server() {
-    local way
-    for way in ggml kvcrush; do
-        with "$way" /usr/bin/python3 "$here/ask_server.py" "$tools/llama-server" "$model" "$work/answers-$way.json" ||
-            return 1
+    local run preload
+    for run in ggml kvcrush ggml-again; do
+        preload=''
+        [[ $run != kvcrush ]] || preload=$backend
+        rm -f "$work/answers-$run.json"
+        echo "--- $run"
+        OMP_WAIT_POLICY=passive python3 "$here/ask_server.py" "$tools/llama-server" "$model" "$work/answers-$run.json" \
+            "$log" "$preload" || { complain 'the conversations failed'; return 1; }
+        is_by "${run%-again}" || return 1
     done
-    if cmp -s "$work/answers-ggml.json" "$work/answers-kvcrush.json"; then
-        echo 'both give the same answers'
-    else
-        echo 'answers differ: sums are formed in another order, as in batches of another size'
-    fi
+    for run in kvcrush ggml-again; do
+        if cmp -s "$work/answers-ggml.json" "$work/answers-$run.json"; then
+            echo "$run: the same answers as ggml"
+        else
+            echo "$run: other answers than ggml"
+        fi
+    done
 }
 
 cli() {
     local way
     for way in ggml kvcrush; do
         echo "--- $way"
-        with "$way" "$tools/llama-cli" -m "$model" -fa on -ctk q8_0 -ctv q8_0 -t "$num_jobs" -n 40 --temp 0 -st \
-            -p 'Name three animals that live in the sea.' --no-display-prompt </dev/null 2>/dev/null | tail -n 12 ||
-            return 1
+        OMP_WAIT_POLICY=passive with "$way" "$tools/llama-cli" -m "$model" -fa on -ctk q8_0 -ctv q8_0 -t "$num_jobs" -n 40 --temp 0 -st \
+            -p 'Name three animals that live in the sea.' --no-display-prompt -lv 4 </dev/null >"$work/cli.txt" || return 1
+        is_by "$way" || return 1
+        # Behind the question: the answer, and how quick it was.
+        sed -n '/^> Name/,$ { /^> Name/d; /^$/d; /^Exiting/d; p }' "$work/cli.txt" >"$work/answer.txt"
+        grep -v '^\[ Prompt' "$work/answer.txt" >/dev/null || { complain 'llama-cli gave no answer'; return 1; }
+        cat "$work/answer.txt"
     done
 }
 

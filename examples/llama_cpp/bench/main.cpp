@@ -109,6 +109,19 @@ int main(int argc, char** argv) {
     CLI::App app{"Decodes the same tokens over the same cache in unmodified llama.cpp, by ggml "
                  "alone and with the "
                  "kvcrush backend,\nin turns, and compares times and predictions."};
+    app.footer(
+        "One context is made before the backend is loaded and computes by ggml alone, one after "
+        "it. Both\n"
+        "are given the same cache and decode the same 64 tokens, each token by one and by the "
+        "other; that\n"
+        "the backend computed for its own context, and for it alone, is checked at every token.\n"
+        "Rows of the table whose bar does not hold say NOT. Times mean something on an idle "
+        "machine.\n"
+        "\n"
+        "  kvcrush-llama-bench --model M.gguf --text T.txt --types q8_0,q4_0 --depths 4096 "
+        "--threads 1\n"
+        "  kvcrush-llama-bench --model M.gguf --text T.txt --depths 1024 --prompt 0 --json "
+        "rows.json");
     options given;
     lab::add_file_option(app, "--model", given.model, "GGUF file, any that llama.cpp runs")
         .required();
@@ -119,12 +132,15 @@ int main(int argc, char** argv) {
         .capture_default_str();
     app.add_option("--types", given.types, "types of the cache, keys and values alike")
         ->capture_default_str();
-    app.add_option(
-           "--depths", given.depths, "tokens in the cache; losses are measured at the least")
+    app.add_option("--depths",
+                   given.depths,
+                   "tokens in the cache; what each loses against f16, and the floor, at the least")
         ->capture_default_str();
     app.add_option("--threads", given.threads, "one: CPU time is taken; more: wall time")
         ->capture_default_str();
-    app.add_option("--prompt", given.prompt, "tokens of the prompt that is timed, 0 for none")
+    app.add_option("--prompt",
+                   given.prompt,
+                   "tokens of the prompt that is timed with the least of --threads, 0 for none")
         ->capture_default_str();
     lab::add_file_option(app, "--json", given.json, "file to write the rows to");
     try {

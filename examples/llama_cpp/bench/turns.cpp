@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "turns.hpp"
 
-#include "plain_engine.hpp"
 #include "error.hpp"
 #include "fidelity.hpp"
 #include "matrix.hpp"
+#include "plain_engine.hpp"
+
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <ctime>
 #include <map>
 #include <memory>
@@ -22,8 +26,6 @@ using llama_cpp::engine;
 using tokens = std::vector<llama_token>;
 
 constexpr std::size_t batch = 512;
-/// Half of it, so that sums are formed in another order.
-constexpr std::size_t other_batch = 128;
 constexpr int prompt_turns = 2;
 
 /// CPU time of the process with one thread, wall time with more [ms].
@@ -78,9 +80,24 @@ public:
         llama_cpp::quiet();
         llama_backend_init();
         model_ = load();
+        const auto trained = static_cast<std::size_t>(llama_model_n_ctx_train(model_.get()));
+        for (const std::size_t depth : wanted.depths) {
+            if (depth < trained) {
+                depths_.push_back(depth);
+            } else {
+                fmt::print(
+                    stderr,
+                    "kvcrush-llama-bench: depth {} is left out, as this model was trained on "
+                    "{} tokens\n",
+                    depth,
+                    trained);
+            }
+        }
+        if (depths_.empty()) {
+            lab::fail("no depth is left: the model was trained on ", trained, " tokens");
+        }
         text_ = llama_cpp::tokens_of(*model_, wanted.text);
-        const std::size_t longest =
-            std::max(wanted.depths.empty() ? 0 : wanted.depths.back(), wanted.prompt);
+        const std::size_t longest = std::max(depths_.back(), wanted.prompt);
         if (text_.size() < longest + compared_tokens + 1) {
             lab::fail("the text has ",
                       text_.size(),
@@ -109,22 +126,22 @@ public:
 
     [[nodiscard]] std::vector<row> run() {
         steps_ = static_cast<double>(plan_.types.size()) *
-                 (static_cast<double>(plan_.depths.size() * plan_.threads.size()) + 2.0);
+                 (static_cast<double>(depths_.size() * plan_.threads.size()) + 2.0);
         for (const ggml_type type : plan_.types) {
             sides& both = contexts_[type];
             prompt(type, both);
             step();
-            const std::vector<double> divergence = divergences(both);
+            const losses lost = divergences(both);
             step();
-            for (const std::size_t depth : plan_.depths) {
+            for (const std::size_t depth : depths_) {
                 fill(both, depth);
                 for (const int threads : plan_.threads) {
                     row line = decode(type, both, depth, threads);
                     if (depth == compared_depth()) {
-                        line.kld = divergence[0];
-                        line.kld_floor = divergence[1];
-                        line.kld_to_f16_ggml = divergence[2];
-                        line.kld_to_f16_kvcrush = divergence[3];
+                        line.kld = lost.kld;
+                        line.kld_floors = lost.floors;
+                        line.kld_to_f16_ggml = lost.to_f16_ggml;
+                        line.kld_to_f16_kvcrush = lost.to_f16_kvcrush;
                     }
                     rows_.push_back(std::move(line));
                     step();
@@ -194,7 +211,8 @@ private:
     }
 
     void prompt(ggml_type type, const sides& both) {
-        for (const int threads : plan_.prompt == 0 ? std::vector<int>{} : plan_.threads) {
+        if (plan_.prompt > 0) {
+            const int threads = plan_.threads.front();
             set_threads(both, threads);
             const auto [plain, crush] = in_turns(prompt_turns, threads, both, [&](engine& to, int) {
                 llama_memory_clear(to.memory(), false);
@@ -228,11 +246,15 @@ private:
 
     [[nodiscard]] row decode(ggml_type type, const sides& both, std::size_t depth, int threads) {
         set_threads(both, threads);
+        std::vector<std::vector<float>> by_plain;
+        std::vector<std::vector<float>> by_crush;
         const auto [plain, crush] =
-            in_turns(static_cast<int>(timed_tokens), threads, both, [&](engine& to, int i) {
+            in_turns(static_cast<int>(compared_tokens), threads, both, [&](engine& to, int i) {
                 const std::size_t at = depth + static_cast<std::size_t>(i);
-                static_cast<void>(to.decode(part(at, 1), static_cast<int>(at)));
+                (&to == both.plain.get() ? by_plain : by_crush)
+                    .push_back(to.decode(part(at, 1), static_cast<int>(at)));
             });
+        lab::matrix crush_logits = matrix_of(by_crush);
         for (const engine* const each : {both.plain.get(), both.crush.get()}) {
             if (!llama_memory_seq_rm(each->memory(), 0, static_cast<int>(depth), -1)) {
                 throw std::runtime_error("llama.cpp does not take tokens back");
@@ -245,11 +267,19 @@ private:
                 .ggml_ms = plain.least(),
                 .kvcrush_ms = crush.least(),
                 .ggml_median_ms = plain.median(),
-                .kvcrush_median_ms = crush.median()};
+                .kvcrush_median_ms = crush.median(),
+                .kld_same_cache =
+                    lab::compare(reference(matrix_of(by_plain), depth), crush_logits).kld_mean};
     }
 
-    [[nodiscard]] std::size_t compared_depth() const {
-        return plan_.depths.empty() ? 0 : plan_.depths.front();
+    [[nodiscard]] std::size_t compared_depth() const { return depths_.front(); }
+
+    [[nodiscard]] static lab::matrix matrix_of(const std::vector<std::vector<float>>& rows) {
+        lab::matrix all(rows.size(), rows.front().size());
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+            std::copy(rows[i].begin(), rows[i].end(), all.row(i).begin());
+        }
+        return all;
     }
 
     /// Predictions of the tokens behind the least depth, everything having been read by this context.
@@ -257,47 +287,53 @@ private:
         llama_memory_clear(of.memory(), true);
         const std::size_t depth = compared_depth();
         read(of, 0, depth, at_once);
-        lab::matrix logits(compared_tokens, of.num_words());
+        std::vector<std::vector<float>> logits;
         for (std::size_t i = 0; i < compared_tokens; ++i) {
-            const std::vector<float> row =
-                of.decode(part(depth + i, 1), static_cast<int>(depth + i));
-            std::copy(row.begin(), row.end(), logits.row(i).begin());
+            logits.push_back(of.decode(part(depth + i, 1), static_cast<int>(depth + i)));
         }
         llama_memory_clear(of.memory(), true);
-        return logits;
+        return matrix_of(logits);
     }
-    [[nodiscard]] lab::reference_predictions reference(lab::matrix logits) const {
-        const tokens truth = part(compared_depth() + 1, compared_tokens);
+    /// What was predicted behind so many tokens, and what followed in the text.
+    [[nodiscard]] lab::reference_predictions reference(lab::matrix logits,
+                                                       std::size_t depth) const {
+        const tokens truth = part(depth + 1, compared_tokens);
         return {std::move(logits), {truth.begin(), truth.end()}};
     }
-    /// Of the backend from ggml, of ggml from itself, of ggml from f16, of the backend from f16.
-    [[nodiscard]] std::vector<double> divergences(const sides& both) {
-        if (plan_.depths.empty()) {
-            return {-1.0, -1.0, -1.0, -1.0};
-        }
+    struct losses {
+        double kld;
+        std::array<double, other_batches.size()> floors;
+        double to_f16_ggml;
+        double to_f16_kvcrush;
+    };
+    [[nodiscard]] losses divergences(const sides& both) {
         set_threads(both, plan_.threads.back());
         if (f16_ == nullptr) {
             engine& f16 = *contexts_[GGML_TYPE_F16].plain;
             llama_set_n_threads(f16.context(), plan_.threads.back(), plan_.threads.back());
-            f16_ = std::make_unique<lab::reference_predictions>(reference(predictions(f16, batch)));
+            f16_ = std::make_unique<lab::reference_predictions>(
+                reference(predictions(f16, batch), compared_depth()));
         }
         const auto divergence = [](const lab::reference_predictions& from, lab::matrix of) {
             return lab::compare(from, of).kld_mean;
         };
         const lab::matrix plain = predictions(*both.plain, batch);
         const lab::matrix crush = predictions(*both.crush, batch);
-        const lab::reference_predictions by_ggml = reference(plain);
-        return {divergence(by_ggml, crush),
-                divergence(by_ggml, predictions(*both.plain, other_batch)),
-                divergence(*f16_, plain),
-                divergence(*f16_, crush)};
+        const lab::reference_predictions by_ggml = reference(plain, compared_depth());
+        losses found{.kld = divergence(by_ggml, crush),
+                     .floors = {},
+                     .to_f16_ggml = divergence(*f16_, plain),
+                     .to_f16_kvcrush = divergence(*f16_, crush)};
+        for (std::size_t i = 0; i < other_batches.size(); ++i) {
+            found.floors[i] = divergence(by_ggml, predictions(*both.plain, other_batches[i]));
+        }
+        return found;
     }
-
-    static constexpr std::size_t timed_tokens = 16;
 
     const plan& plan_;
     const progress& show_;
     llama_cpp::model_ptr model_;
+    std::vector<std::size_t> depths_; ///< those for which the model is made
     tokens text_;
     std::uint32_t cells_ = 0;
     std::map<ggml_type, sides> contexts_;

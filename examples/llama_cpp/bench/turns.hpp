@@ -3,6 +3,7 @@
 /// The same tokens over the same cache, by ggml alone and with the backend, in turns.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <functional>
 #include <ggml.h>
@@ -11,15 +12,21 @@
 
 namespace turns {
 
-/// Tokens whose predictions are compared after each depth; the first `timed` of them are timed.
+/// Tokens that are decoded behind each depth, timed and their predictions compared.
 inline constexpr std::size_t compared_tokens = 64;
+
+/// The prompt is read 512 tokens at once; ggml's divergence from itself is taken from reading it so many at once. The
+/// first is what bars are about. How far ggml is from itself depends on the split: where the same kernels compute, not
+/// at all.
+inline constexpr std::array<std::size_t, 3> other_batches = {128, 32, 1};
 
 struct plan {
     std::string model;
     std::string backend;
     std::string text;
     std::vector<ggml_type> types;
-    /// Tokens in the cache when decoding begins, ascending.
+    /// Tokens in the cache when decoding begins, ascending, at least one. Those that the model was not trained on are
+    /// left out, which is said.
     std::vector<std::size_t> depths;
     std::vector<int> threads;
     /// Tokens of the prompt that is timed; 0 for none.
@@ -38,11 +45,13 @@ struct row {
     double kvcrush_ms = 0.0;
     double ggml_median_ms = 0.0;
     double kvcrush_median_ms = 0.0;
+    /// Of the backend's predictions from ggml's behind one and the same cache, over the tokens that are timed.
+    double kld_same_cache = -1.0;
     /// Of the backend's predictions from ggml's, each having read all tokens by itself: mean KL divergence [nats];
     /// negative where it was not measured.
     double kld = -1.0;
-    /// The same of ggml from itself, with the prompt in smaller batches.
-    double kld_floor = -1.0;
+    /// The same of ggml from itself, with the prompt in other batches.
+    std::array<double, other_batches.size()> kld_floors{};
     /// Of each from ggml with an f16 cache.
     double kld_to_f16_ggml = -1.0;
     double kld_to_f16_kvcrush = -1.0;

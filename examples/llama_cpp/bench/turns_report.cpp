@@ -53,7 +53,7 @@ namespace {
         return "";
     }
     if (of.type == "f16" || of.type == "bf16" || of.type == "q8_0") {
-        return judged(of.kld <= of.kld_floor, "<= floor");
+        return judged(of.kld <= of.kld_floors[0], "<= floor");
     }
     return judged(of.kld_to_f16_kvcrush <= 1.05 * of.kld_to_f16_ggml, "<= 1.05 ggml");
 }
@@ -71,12 +71,18 @@ std::string table_of(const std::vector<row>& rows) {
                                         "kvcrush ms",
                                         "faster",
                                         "bar",
+                                        "same cache",
                                         "KLD",
-                                        "floor",
+                                        "floor 128",
+                                        "floor 32",
+                                        "floor 1",
                                         "ggml to f16",
                                         "kvcrush to f16",
                                         "bar"}};
     for (const row& each : rows) {
+        const auto floor = [&](std::size_t i) {
+            return each.kld < 0.0 ? "" : loss(each.kld_floors[i]);
+        };
         lines.push_back({each.kind == what::decode ? "token" : "prompt",
                          each.type,
                          std::to_string(each.depth),
@@ -85,8 +91,11 @@ std::string table_of(const std::vector<row>& rows) {
                          fmt::format("{:.2f}", each.kvcrush_ms),
                          fmt::format("{:.2f}x", each.ratio()),
                          speed_bar(each),
+                         loss(each.kld_same_cache),
                          loss(each.kld),
-                         loss(each.kld_floor),
+                         floor(0),
+                         floor(1),
+                         floor(2),
                          loss(each.kld_to_f16_ggml),
                          loss(each.kld_to_f16_kvcrush),
                          loss_bar(each)});
@@ -95,10 +104,11 @@ std::string table_of(const std::vector<row>& rows) {
                                     "The least of all turns, CPU time with one thread, "
                                     "wall time with more."
                                     "\nKLD [nats]: of the backend's predictions from ggml's, each "
-                                    "having read everything by itself; floor: of ggml "
-                                    "from itself,\nwith the prompt in smaller batches; to f16: "
-                                    "from ggml with an f16 cache. Bars are those of "
-                                    "SmolLM2-135M.\n";
+                                    "having read everything by itself; same cache: behind "
+                                    "one that both were\ngiven; floor N: of ggml from itself, with "
+                                    "the prompt read N tokens at once and not 512; "
+                                    "to f16: from ggml with an f16 cache.\nBars are those of "
+                                    "SmolLM2-135M; that of the KLD is about floor 128.\n";
 }
 
 std::string json_of(const std::vector<row>& rows) {
@@ -114,9 +124,15 @@ std::string json_of(const std::vector<row>& rows) {
                             {"kvcrush_median_ms", each.kvcrush_median_ms},
                             {"ratio", each.ratio()},
                             {"kld", nullptr}};
+        if (each.kld_same_cache >= 0.0) {
+            line["kld_same_cache"] = each.kld_same_cache;
+        }
         if (each.kld >= 0.0) {
             line["kld"] = each.kld;
-            line["kld_floor"] = each.kld_floor;
+            line["kld_floor"] = each.kld_floors[0];
+            for (std::size_t i = 1; i < other_batches.size(); ++i) {
+                line[fmt::format("kld_floor_{}", other_batches[i])] = each.kld_floors[i];
+            }
             line["kld_to_f16_ggml"] = each.kld_to_f16_ggml;
             line["kld_to_f16_kvcrush"] = each.kld_to_f16_kvcrush;
         }
