@@ -90,7 +90,7 @@ quick)
     ;;
 full)
     types=f16,bf16,q8_0,q5_1,q5_0,q4_1,q4_0,iq4_nl
-    depths=512,1024,2048,4096
+    depths=512,1024,2048,4096,16384
     bench=()
     tool_types=(f16 q8_0 q4_0)
     tool_threads=(1 2)
