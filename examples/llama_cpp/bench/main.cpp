@@ -88,16 +88,18 @@ void measure(const options& given) {
                      .depths = numbers_in<std::size_t>(given.depths, "--depths", 32, 1'000'000),
                      .threads = numbers_in<int>(given.threads, "--threads", 1, 1024),
                      .prompt = given.prompt};
-    std::unique_ptr<lab::output_file> json;
-    if (!given.json.empty()) {
-        json = std::make_unique<lab::output_file>(given.json);
-    }
+    lab::experiment_options files;
+    files.model = given.model;
+    files.json = given.json;
+    const std::unique_ptr<lab::output_file> json = files.open_json({given.text, given.backend});
     std::vector<turns::row> rows;
     {
         lab::progress_bar bar("measuring");
         rows = turns::run(plan, [&](double done, double all) { bar.show(done, all); });
     }
-    fmt::print("{}", turns::table_of(rows));
+    if (std::fputs(turns::table_of(rows).c_str(), stdout) < 0 || std::fflush(stdout) != 0) {
+        lab::fail("standard output cannot be written");
+    }
     if (json != nullptr) {
         json->commit(turns::json_of(rows));
     }
@@ -138,10 +140,11 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--threads", given.threads, "one: CPU time is taken; more: wall time")
         ->capture_default_str();
-    app.add_option("--prompt",
-                   given.prompt,
-                   "tokens of the prompt that is timed with the least of --threads, 0 for none")
-        ->capture_default_str();
+    lab::add_token_option(app,
+                          "--prompt",
+                          given.prompt,
+                          0,
+                          "tokens of the prompt that is timed with the least of --threads, 0 for none");
     lab::add_file_option(app, "--json", given.json, "file to write the rows to");
     try {
         app.parse(argc, argv);
