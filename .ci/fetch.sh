@@ -12,6 +12,16 @@ say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 # shellcheck disable=SC2154
 is_right() { [[ $(sha256sum <"$1") == "$sha256"* ]]; }
 
+# print_if_kept FILE: prints its path and ends the script where it is there already and right
+print_if_kept() {
+    [[ -e $1 ]] || return 0
+    if is_right "$1"; then
+        printf '%s\n' "$1"
+        exit 0
+    fi
+    say "$1 has a wrong checksum, it is downloaded again"
+}
+
 # make_work_folder PREFIX: $work, beside the target so that two runs do not meet and moves are atomic; gone at the end
 make_work_folder() {
     mkdir -p "$cache" 2>/dev/null || give_up "the folder $cache cannot be made"

@@ -25,13 +25,7 @@ if [[ $# -gt 0 ]]; then
     exit 0
 fi
 
-if [[ -e $model ]]; then
-    if is_right "$model"; then
-        printf '%s\n' "$model"
-        exit 0
-    fi
-    say "$model has a wrong checksum, it is downloaded again"
-fi
+print_if_kept "$model"
 
 command -v unzip >/dev/null || give_up "there is no unzip (Debian: unzip)"
 make_work_folder download
