@@ -32,8 +32,8 @@ need_packages libcli11-dev nlohmann-json3-dev libfmt-dev libicu-dev python3=pyth
 model=$("$here/fetch_model.sh")
 build_dir=$kvcrush_root/build
 picture=${1:-$build_dir/front.svg}
-configure "$build_dir" -DCMAKE_BUILD_TYPE=Release -DKVCRUSH_BUILD_TESTS=OFF -DKVCRUSH_BUILD_EXAMPLES=ON \
-    -DKVCRUSH_LAB_NATIVE=ON >&2
+configure "$build_dir" -DCMAKE_BUILD_TYPE=Release '-DCMAKE_CXX_FLAGS_RELEASE=-O2 -DNDEBUG' \
+    -DKVCRUSH_BUILD_TESTS=OFF -DKVCRUSH_BUILD_EXAMPLES=ON >&2
 cmake --build "$build_dir" --parallel "$num_jobs" --target kvcrush-lab >&2
 
 rows='full,random,snapkv,kvcrush(snapkv),kvcrush_auto,full+codec(k=q8_0,v=q8_0),full+codec(k=int8_row,v=int8_row)'

@@ -48,7 +48,7 @@ given --keep-ratio || chosen+=(--keep-ratio '0.5,0.25,0.125')
 
 echo "building the lab (one or two minutes the first time)" >&2
 build_dir=$kvcrush_root/build
-configure "$build_dir" -DCMAKE_BUILD_TYPE=Release -DKVCRUSH_BUILD_TESTS=OFF -DKVCRUSH_BUILD_EXAMPLES=ON \
-    -DKVCRUSH_LAB_NATIVE=ON >&2
+configure "$build_dir" -DCMAKE_BUILD_TYPE=Release '-DCMAKE_CXX_FLAGS_RELEASE=-O2 -DNDEBUG' \
+    -DKVCRUSH_BUILD_TESTS=OFF -DKVCRUSH_BUILD_EXAMPLES=ON >&2
 cmake --build "$build_dir" --parallel "$num_jobs" --target kvcrush-lab >&2
 exec "$build_dir/examples/lab/kvcrush-lab" run "${chosen[@]}" "$@"

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "matrix.hpp"
 
-#include "eigen.hpp"
-#include "threads.hpp"
+#include <kvcrush/simd/logits.hpp>
 
 #include <algorithm>
 #include <cstdlib>
@@ -11,8 +10,6 @@
 
 namespace lab {
 namespace {
-
-using strided = Eigen::Map<row_major, Eigen::Unaligned, Eigen::OuterStride<>>;
 
 constexpr std::size_t cache_line = 64;
 constexpr std::size_t huge_page = std::size_t{1} << 21U;
@@ -39,32 +36,46 @@ void* allocate_pages(std::size_t bytes) {
 
 void free_pages(void* memory) noexcept { std::free(memory); }
 
-void multiply(const matrix& weights, const float* inputs, std::size_t tokens, float* result) {
-    const std::size_t outputs = weights.rows();
-    const std::size_t length = weights.cols();
-    if (tokens == 0 || outputs == 0) {
-        return;
+packed_matrix::packed_matrix(const matrix& rows)
+    : rows_(rows.rows()),
+      cols_(rows.cols()),
+      tiles_((rows_ + tile_rows - 1) / tile_rows * tile_rows * cols_) {
+    for (std::size_t first = 0; first < rows_; first += tile_rows) {
+        kvcrush::simd::pack_key_tile(rows.data() + first * cols_,
+                                     cols_,
+                                     (std::min)(tile_rows, rows_ - first),
+                                     cols_,
+                                     tiles_.data() + first * cols_);
     }
-    // Each thread takes a slice of the outputs and multiplies it alone; Eigen sees that it runs in parallel.
-    const std::size_t slice = (outputs + max_threads() - 1) / max_threads();
-    const std::size_t num_slices = (outputs + slice - 1) / slice;
+}
+
+void packed_matrix::copy_row(std::size_t r, std::span<float> to) const {
+    const float* const from = tile(r / tile_rows) + r % tile_rows;
+    for (std::size_t c = 0; c < cols_; ++c) {
+        to[c] = from[c * tile_rows];
+    }
+}
+
+void multiply(const packed_matrix& weights,
+              const float* inputs,
+              std::size_t tokens,
+              float* result) {
+    const std::size_t num_tiles =
+        (weights.rows() + packed_matrix::tile_rows - 1) / packed_matrix::tile_rows;
 #ifdef _OPENMP
 #    pragma omp parallel for schedule(static)
 #endif
-    for (std::size_t s = 0; s < num_slices; ++s) {
-        const std::size_t first = s * slice;
-        const std::size_t count = (std::min)(slice, outputs - first);
-        const Eigen::Map<const row_major> rows(
-            weights.data() + first * length, index(count), index(length));
-        if (tokens == 1) {
-            const Eigen::Map<const Eigen::VectorXf> input(inputs, index(length));
-            Eigen::Map<Eigen::VectorXf>(result + first, index(count)).noalias() = rows * input;
-        } else {
-            const Eigen::Map<const row_major> input(inputs, index(tokens), index(length));
-            strided(
-                result + first, index(tokens), index(count), Eigen::OuterStride<>(index(outputs)))
-                .noalias() = input * rows.transpose();
-        }
+    for (std::size_t tile = 0; tile < num_tiles; ++tile) {
+        const std::size_t first = tile * packed_matrix::tile_rows;
+        kvcrush::simd::tile_logits(inputs,
+                                   weights.cols(),
+                                   tokens,
+                                   weights.tile(tile),
+                                   weights.cols(),
+                                   1.0F,
+                                   result + first,
+                                   weights.rows(),
+                                   (std::min)(packed_matrix::tile_rows, weights.rows() - first));
     }
 }
 

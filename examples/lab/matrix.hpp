@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Row-major floats in memory that suits large products. Plain memory rather than an Eigen type, because Eigen's
-/// allocator follows the -m flags of each translation unit and the engine may be built with others than its users.
+/// Row-major floats in memory that suits large products, and the product of a model's weights with its inputs.
 #pragma once
+
+#include <kvcrush/simd/logits.hpp>
 
 #include <cstddef>
 #include <new>
@@ -61,10 +62,34 @@ private:
     float_buffer values_;
 };
 
+/// A model's weights, as products read them: tiles of 64 rows, column by column, the last one filled up with zeros.
+class packed_matrix {
+public:
+    static constexpr std::size_t tile_rows = kvcrush::simd::key_tile;
+
+    packed_matrix() = default;
+    explicit packed_matrix(const matrix& rows);
+
+    [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
+    [[nodiscard]] std::size_t cols() const noexcept { return cols_; }
+    /// Rows 64 i to 64 i + 63: [cols, 64]
+    [[nodiscard]] const float* tile(std::size_t i) const noexcept {
+        return tiles_.data() + i * tile_rows * cols_;
+    }
+    /// @param[out] to  [cols]
+    void copy_row(std::size_t r, std::span<float> to) const;
+
+private:
+    std::size_t rows_ = 0;
+    std::size_t cols_ = 0;
+    float_buffer tiles_;
+};
+
 /// result[t, o] = sum over i of inputs[t, i] * weights[o, i], for `tokens` inputs.
 /// One token streams the weights once, limited by memory; several are a matrix product. All threads take part.
+/// By the library's own kernel, which chooses AVX2 or AVX-512 at run time: Eigen's needs -march for that.
 /// @param[in]  inputs  [tokens, weights.cols()]
 /// @param[out] result  [tokens, weights.rows()], not overlapping inputs
-void multiply(const matrix& weights, const float* inputs, std::size_t tokens, float* result);
+void multiply(const packed_matrix& weights, const float* inputs, std::size_t tokens, float* result);
 
 } // namespace lab

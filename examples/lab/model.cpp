@@ -266,8 +266,8 @@ matrix llama::forward(std::span<const int> ids,
     for (std::size_t done = 0; done < ids.size();) {
         const std::size_t tokens = (std::min)(chunk_size, ids.size() - done);
         for (std::size_t t = 0; t < tokens; ++t) {
-            std::ranges::copy(weights_.embedding.row(static_cast<std::size_t>(ids[done + t])),
-                              work.residual.row(t).begin());
+            weights_.embedding.copy_row(static_cast<std::size_t>(ids[done + t]),
+                                        work.residual.row(t));
         }
         set_angles(config_, cache.tokens_seen(), tokens, work);
         for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
@@ -290,7 +290,8 @@ matrix llama::forward(std::span<const int> ids,
         }
     }
     matrix logits(num_logits, config_.vocab);
-    const matrix& output = weights_.output.rows() != 0 ? weights_.output : weights_.embedding;
+    const packed_matrix& output =
+        weights_.output.rows() != 0 ? weights_.output : weights_.embedding;
     multiply(output, last.data(), num_logits, logits.data());
     require_finite(logits, cache.tokens_seen() - num_logits);
     return logits;

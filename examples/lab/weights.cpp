@@ -114,11 +114,11 @@ public:
         return first + count;
     }
 
-    matrix whole(const std::string& name, std::size_t num_rows, std::size_t num_cols) {
+    packed_matrix whole(const std::string& name, std::size_t num_rows, std::size_t num_cols) {
         take(name, {num_cols, num_rows}); // checked before memory is asked for
         matrix result(num_rows, num_cols);
         rows(name, num_rows, 0, result);
-        return result;
+        return packed_matrix(result);
     }
 
     /// Biases, RoPE factors, experts: what is not read would silently be left out of the sums.
@@ -169,19 +169,21 @@ layer_weights load_layer(tensor_reader& reader, const model_config& config, std:
     reader.take(prefix + "ffn_gate.weight", {config.hidden, config.ffn});
     layer_weights layer;
     layer.attention_norm = reader.vector(prefix + "attn_norm.weight", config.hidden);
-    layer.qkv = matrix(config.q_width() + 2 * config.kv_width(), config.hidden);
-    std::size_t row = reader.rows(prefix + "attn_q.weight", config.q_width(), 0, layer.qkv);
-    row = reader.rows(prefix + "attn_k.weight", config.kv_width(), row, layer.qkv);
-    reader.rows(prefix + "attn_v.weight", config.kv_width(), row, layer.qkv);
+    matrix qkv(config.q_width() + 2 * config.kv_width(), config.hidden);
+    std::size_t row = reader.rows(prefix + "attn_q.weight", config.q_width(), 0, qkv);
+    row = reader.rows(prefix + "attn_k.weight", config.kv_width(), row, qkv);
+    reader.rows(prefix + "attn_v.weight", config.kv_width(), row, qkv);
     for (std::size_t head = 0; head < config.num_q_heads + config.num_kv_heads; ++head) {
-        split_halves(layer.qkv.row(head * config.head_dim).data(), config.head_dim, config.hidden);
+        split_halves(qkv.row(head * config.head_dim).data(), config.head_dim, config.hidden);
     }
+    layer.qkv = packed_matrix(qkv);
     layer.attention_output =
         reader.whole(prefix + "attn_output.weight", config.hidden, config.q_width());
     layer.ffn_norm = reader.vector(prefix + "ffn_norm.weight", config.hidden);
-    layer.gate_up = matrix(2 * config.ffn, config.hidden);
-    row = reader.rows(prefix + "ffn_gate.weight", config.ffn, 0, layer.gate_up);
-    reader.rows(prefix + "ffn_up.weight", config.ffn, row, layer.gate_up);
+    matrix gate_up(2 * config.ffn, config.hidden);
+    row = reader.rows(prefix + "ffn_gate.weight", config.ffn, 0, gate_up);
+    reader.rows(prefix + "ffn_up.weight", config.ffn, row, gate_up);
+    layer.gate_up = packed_matrix(gate_up);
     layer.down = reader.whole(prefix + "ffn_down.weight", config.hidden, config.ffn);
     return layer;
 }

@@ -31,16 +31,16 @@ struct model_config {
 /// Matrices are [outputs, inputs]. What reads the same input is stacked, so that one product serves all.
 struct layer_weights {
     std::vector<float> attention_norm; ///< [hidden]
-    matrix qkv;                        ///< rows of Q, K, V: [q_width + 2 kv_width, hidden]
-    matrix attention_output;           ///< [hidden, q_width]
+    packed_matrix qkv;                 ///< rows of Q, K, V: [q_width + 2 kv_width, hidden]
+    packed_matrix attention_output;    ///< [hidden, q_width]
     std::vector<float> ffn_norm;       ///< [hidden]
-    matrix gate_up;                    ///< [2 ffn, hidden]
-    matrix down;                       ///< [hidden, ffn]
+    packed_matrix gate_up;             ///< [2 ffn, hidden]
+    packed_matrix down;                ///< [hidden, ffn]
 };
 
 struct model_weights {
-    matrix embedding; ///< [vocab, hidden]
-    matrix output;    ///< [vocab, hidden]; empty when the embedding serves as output too
+    packed_matrix embedding; ///< [vocab, hidden]
+    packed_matrix output;    ///< [vocab, hidden]; empty when the embedding serves as output too
     std::vector<float> output_norm;
     std::vector<layer_weights> layers;
 };

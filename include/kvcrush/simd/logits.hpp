@@ -176,22 +176,47 @@ KVCRUSH_TARGET_AVX2 inline void logits_block_avx2(const logits_args& args,
     (store_scaled(sums[Row], scale, out + Row * args.out_stride + first, args.count - first), ...);
 }
 
+/// One query with all 64 tokens, in eight chains: few queries cannot hide the latency of a multiply-add otherwise, and
+/// the tile is read once and in order, as memory likes it.
+template <std::size_t... Part>
+KVCRUSH_TARGET_AVX2 inline void logits_row_avx2(const logits_args& args,
+                                                const float* query,
+                                                float* out,
+                                                std::index_sequence<Part...>) noexcept {
+    sums_avx2 sums[sizeof...(Part)];
+    ((sums[Part] = {_mm256_setzero_ps(), _mm256_setzero_ps()}), ...);
+    const float* keys = args.tile;
+    for (std::size_t k = 0; k < args.head_dim; ++k, keys += key_tile) {
+        (add_products(sums[Part],
+                      query[k],
+                      _mm256_loadu_ps(keys + Part * 16),
+                      _mm256_loadu_ps(keys + Part * 16 + 8)),
+         ...);
+    }
+    const __m256 scale = _mm256_set1_ps(args.scale);
+    ((Part * 16 < args.count
+          ? store_scaled(sums[Part], scale, out + Part * 16, args.count - Part * 16)
+          : void()),
+     ...);
+}
+
 KVCRUSH_TARGET_AVX2 inline void tile_logits_avx2(const logits_args& args) noexcept {
     for (std::size_t q = 0; q < args.num_queries;) {
         const std::size_t rows = query_block(args.num_queries - q);
         const float* const queries = args.queries + q * args.query_stride;
         float* const out = args.out + q * args.out_stride;
+        if (rows < 4) {
+            for (std::size_t r = 0; r < rows; ++r) {
+                logits_row_avx2(args,
+                                queries + r * args.query_stride,
+                                out + r * args.out_stride,
+                                std::make_index_sequence<key_tile / 16>());
+            }
+            q += rows;
+            continue;
+        }
         for (std::size_t first = 0; first < args.count; first += 16) {
             switch (rows) {
-            case 1:
-                logits_block_avx2(args, queries, out, first, std::make_index_sequence<1>());
-                break;
-            case 2:
-                logits_block_avx2(args, queries, out, first, std::make_index_sequence<2>());
-                break;
-            case 3:
-                logits_block_avx2(args, queries, out, first, std::make_index_sequence<3>());
-                break;
             case 4:
                 logits_block_avx2(args, queries, out, first, std::make_index_sequence<4>());
                 break;
@@ -323,7 +348,7 @@ inline void pack_key_tile(const float* rows,
 /// @param[in]  tile     [head_dim, key_tile], from pack_key_tile
 /// @param[out] out      rows of `count` logits; nothing else is written
 /// @pre   count <= key_tile
-/// @note  2 * 64 * num_queries * head_dim operations whatever `count` is (AVX2: in steps of 16
+/// @note  2 * 64 * num_queries * head_dim operations whatever `count` is (AVX2, four queries and more: in steps of 16
 ///        tokens)
 inline void tile_logits(const float* queries,
                         std::size_t query_stride,
