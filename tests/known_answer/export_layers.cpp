@@ -85,17 +85,21 @@ private:
 }
 
 /// The output projection in eight bits: w = scale[row] * q. Programs that read it use these weights, not the model's.
-void add_projection(tensor_file& file, const std::string& name, const lab::matrix& weights) {
+void add_projection(tensor_file& file,
+                    const std::string& name,
+                    const lab::packed_matrix& weights) {
     std::vector<std::int8_t> values;
     std::vector<float> scales;
+    std::vector<float> row(weights.cols());
     for (std::size_t r = 0; r < weights.rows(); ++r) {
+        weights.copy_row(r, row);
         float largest = 0.0F;
-        for (const float w : weights.row(r)) {
+        for (const float w : row) {
             largest = (std::max)(largest, std::abs(w));
         }
         const float scale = largest == 0.0F ? 1.0F : largest / 127.0F;
         scales.push_back(scale);
-        for (const float w : weights.row(r)) {
+        for (const float w : row) {
             values.push_back(static_cast<std::int8_t>(std::lround(w / scale)));
         }
     }
