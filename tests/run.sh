@@ -12,8 +12,8 @@ usage: tests/run.sh [--sanitize | --clang | --llama] [--filter REGEX]
 
   (nothing)       g++ -O2, asserts on, no -march: everything, in build/tests-gcc
   --clang         the same with clang++, in build/tests-clang
-  --sanitize      g++ with address and undefined-behaviour sanitizers, in build/tests-sanitize;
-                  without the tests on the real model, the consumers and the compile checks
+  --sanitize      g++ with address and undefined-behaviour sanitizers, in build/tests-sanitize; without the tests on
+                  the real model, the numbered examples, the consumers and the compile checks
   --llama         the library inside llama.cpp, which is fetched (77 MB) and built for it, in build/llama_cpp
   --filter REGEX  only suites whose name matches (as ctest -R)
   --help          this text
@@ -96,7 +96,7 @@ sanitize)
     flags='-Og -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all'
     flags+=' -fno-sanitize=null,object-size'
     target=kvcrush_test_programs
-    exclude=(-LE '^(model|consumer|compile)$')
+    exclude=(-LE '^(model|example|consumer|compile)$')
     ;;
 esac
 if [[ $variant == llama ]]; then

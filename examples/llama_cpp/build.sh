@@ -8,7 +8,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
     cat <<'END'
-usage: examples/llama_cpp/build.sh [--llama-cpp DIR [--llama-cpp-build DIR]] [--no-tools] [--with-tests] [TARGET]...
+usage: examples/llama_cpp/build.sh [--llama-cpp DIR [--llama-cpp-build DIR]] [--no-tools | --ggml-only] [--with-tests]
+                                   [TARGET]...
 
   TARGET                 what to build of this project: ggml-kvcrush (the backend), kvcrush-llama-bench, kvcrush-llama;
                          without one these three
@@ -16,6 +17,7 @@ usage: examples/llama_cpp/build.sh [--llama-cpp DIR [--llama-cpp-build DIR]] [--
   --llama-cpp-build DIR  where they were built, if not in build/ beside them
   --no-tools             of llama.cpp the libraries alone, without llama-bench, llama-perplexity, llama-quantize,
                          llama-server, llama-cli
+  --ggml-only            not even libllama: enough for the backend and for kvcrush_llama_node_tests
   --with-tests           the tests of all three as well
 
 Builds into build/llama_cpp: llama.cpp about four minutes on two cores (one without its tools), the rest two; little or
@@ -25,6 +27,7 @@ END
 
 llama_cpp=''
 llama_build=''
+libraries=llama
 with_tests=false
 tools=(llama-bench llama-perplexity llama-quantize llama-cli llama-server)
 targets=()
@@ -38,12 +41,17 @@ while [[ $# -gt 0 ]]; do
         shift
         ;;
     --no-tools) tools=() ;;
+    --ggml-only)
+        libraries=ggml
+        tools=()
+        ;;
     --with-tests) with_tests=true ;;
     --help | -h)
         usage
         exit 0
         ;;
-    -*) die 2 "unknown option '$1', allowed are --llama-cpp DIR, --llama-cpp-build DIR, --no-tools, --with-tests, --help" ;;
+    -*) die 2 "unknown option '$1', allowed are --llama-cpp DIR, --llama-cpp-build DIR, --no-tools," \
+        "--ggml-only, --with-tests, --help" ;;
     *) targets+=("$1") ;;
     esac
     shift
@@ -86,7 +94,7 @@ if [[ -z $llama_cpp ]]; then
         -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
         -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF \
         -DLLAMA_BUILD_COMMIT=0c1e57098 -DLLAMA_BUILD_NUMBER=0 >&2
-    cmake --build "$llama_build" --parallel "$num_jobs" --target llama "${tools[@]}" >&2
+    cmake --build "$llama_build" --parallel "$num_jobs" --target "$libraries" "${tools[@]}" >&2
 else
     llama_build=${llama_build:-$llama_cpp/build}
 fi
