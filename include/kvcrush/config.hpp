@@ -33,21 +33,27 @@
 #    endif
 #endif
 
+/// 1 where NEON can be taken for granted.
+#ifndef KVCRUSH_NEON
+#    if defined(__aarch64__) && defined(__GNUC__)
+#        define KVCRUSH_NEON 1
+#    else
+#        define KVCRUSH_NEON 0
+#    endif
+#endif
+
 #if KVCRUSH_X86_DISPATCH
 /// Every x86-64-v3 CPU (Haswell, Zen 1 and later).
 #    define KVCRUSH_TARGET_AVX2 __attribute__((target("avx2,bmi,bmi2,fma,f16c,popcnt")))
-/// Ice Lake, Zen 4 and later. CPUs with AVX-512 but without VPOPCNTDQ and BITALG take the AVX2 rung.
+/// Ice Lake, Zen 4 and later. CPUs with AVX-512 but without one of these, the server chips before them, take the AVX2
+/// rung.
 #    define KVCRUSH_TARGET_AVX512                                                                  \
         __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"   \
-                              "avx2,bmi,bmi2,fma,f16c,popcnt")))
+                              "avx512vnni,avx512vbmi,avx2,bmi,bmi2,fma,f16c,popcnt")))
 /// Not a rung of its own: Zen 4, Sapphire Rapids and later. simd::has_bf16() asks for it.
 #    define KVCRUSH_TARGET_AVX512_BF16                                                             \
         __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"   \
-                              "avx512bf16,avx2,bmi,bmi2,fma,f16c,popcnt")))
-/// Likewise: Ice Lake, Zen 4 and later. simd::has_vnni() asks for it.
-#    define KVCRUSH_TARGET_AVX512_VNNI                                                             \
-        __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx512bitalg,"   \
-                              "avx512vnni,avx512vbmi,avx2,bmi,bmi2,fma,f16c,popcnt")))
+                              "avx512vnni,avx512vbmi,avx512bf16,avx2,bmi,bmi2,fma,f16c,popcnt")))
 #endif
 
 /// 0: every source file compiles what it uses of this library, kernels included, which takes most of the time. 1, for a

@@ -22,6 +22,7 @@
 #include <kvcrush/attend/attend.hpp>
 #include <kvcrush/attend/attend_mask.hpp>
 #include <kvcrush/attend/attend_options.hpp>
+#include <kvcrush/attend/code_tiles.hpp>
 #include <kvcrush/attend/ggml_type.hpp>
 #include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/attend/partial_attention.hpp>
@@ -41,6 +42,7 @@
 #include <kvcrush/cache/sequence.hpp>
 #include <kvcrush/cache/sequence_access.hpp>
 #include <kvcrush/cache/stored_head.hpp>
+#include <kvcrush/cache/tiled_rows.hpp>
 #include <kvcrush/codec/codebook_row.hpp>
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/dense.hpp>

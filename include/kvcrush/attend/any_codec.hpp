@@ -3,8 +3,10 @@
 /// A codec that is chosen when a program runs, for caches whose formats come from a configuration.
 #pragma once
 
+#include <kvcrush/attend/code_tiles.hpp>
 #include <kvcrush/attend/kernels_of.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
+#include <kvcrush/attend/stored_rows.hpp>
 #include <kvcrush/codec/codec.hpp>
 #include <kvcrush/codec/dense.hpp>
 #include <kvcrush/config.hpp>
@@ -13,6 +15,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -71,6 +74,15 @@ public:
                                       simd::isa at_most = simd::best()) const noexcept {
         return model_->kernels(how, at_most);
     }
+    /// How rows of `dim` channels lie in tiles; nothing if they cannot.
+    [[nodiscard]] std::optional<code_tile> tile(tile_role role, std::size_t dim) const noexcept {
+        return model_->tile(role, dim);
+    }
+    /// The kernels of rows that do. @pre tile()
+    [[nodiscard]] row_kernels tile_kernels(tile_role role,
+                                           simd::isa at_most = simd::best()) const noexcept {
+        return model_->tile_kernels(role, at_most);
+    }
 
 private:
     struct concept_ {
@@ -94,6 +106,10 @@ private:
                             simd::isa at_most) const noexcept = 0;
         [[nodiscard]] virtual row_kernels kernels(arithmetic how,
                                                   simd::isa at_most) const noexcept = 0;
+        [[nodiscard]] virtual std::optional<code_tile> tile(tile_role role,
+                                                            std::size_t dim) const noexcept = 0;
+        [[nodiscard]] virtual row_kernels tile_kernels(tile_role role,
+                                                       simd::isa at_most) const noexcept = 0;
     };
 
     template <typename C>
@@ -124,6 +140,25 @@ private:
         [[nodiscard]] row_kernels kernels(arithmetic how,
                                           simd::isa at_most) const noexcept override {
             return kernels_of(codec, how, at_most);
+        }
+        [[nodiscard]] std::optional<code_tile> tile(tile_role role,
+                                                    std::size_t dim) const noexcept override {
+            using stored = detail::stored_codec_of<C>;
+            if constexpr (TiledCodec<stored>) {
+                if (code_tile::suits(dim)) {
+                    return code_tile_for<stored>::of(detail::stored_codec_in(codec), role, dim);
+                }
+            }
+            return std::nullopt;
+        }
+        [[nodiscard]] row_kernels tile_kernels(tile_role role,
+                                               simd::isa at_most) const noexcept override {
+            if constexpr (TiledCodec<detail::stored_codec_of<C>>) {
+                return tile_kernels_of(codec, role, at_most);
+            } else {
+                KVCRUSH_ASSERT(false);
+                return kernels_of(codec, at_most);
+            }
         }
         C codec;
     };

@@ -6,6 +6,8 @@
 /// kernels of their own: those of the library in attend/detail/codec_kernels.hpp, others by specialising row_kernels_for.
 #pragma once
 
+#include <kvcrush/attend/code_tiles.hpp>
+#include <kvcrush/attend/detail/code_tile_kernels.hpp>
 #include <kvcrush/attend/detail/codec_kernels.hpp>
 #include <kvcrush/attend/detail/decoded_kernels.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
@@ -46,6 +48,29 @@ template <Codec C>
 }
 template <Codec C>
 row_kernels kernels_of(const C&& codec, simd::isa = simd::best()) = delete;
+
+/// The table of a codec whose rows lie in tiles; groups are then tiles. Attention computes in integers, see
+/// attend/detail/code_tile_kernels.inl, but for chosen rows and on machines without vectors, where rows are decoded.
+/// @param codec  referred to by the table; must outlive it
+template <Codec C>
+    requires TiledCodec<detail::stored_codec_of<C>>
+[[nodiscard]] row_kernels
+tile_kernels_of(const C& codec, tile_role role, simd::isa at_most = simd::best()) noexcept {
+    row_kernels table = kernels_of(codec, at_most);
+    table.group_size = code_tile::num_rows;
+    table.role = role;
+    table.prepared_size = detail::floats_as_they_are;
+    table.prepare = table.turn;
+    table.decode = detail::decode_tile_rows<detail::stored_codec_of<C>>;
+    table.dots = detail::dots_of_decoded;
+    table.accumulate = detail::accumulate_decoded;
+    if (table.rung != simd::isa::scalar) {
+        detail::take_tile_kernels(detail::stored_codec_in(codec), table);
+    }
+    return table;
+}
+template <Codec C>
+row_kernels tile_kernels_of(const C&& codec, tile_role, simd::isa = simd::best()) = delete;
 
 } // namespace v0
 } // namespace kvcrush

@@ -18,12 +18,14 @@ inline namespace v0 {
 enum class arithmetic : std::uint8_t {
     /// In fp32, as if rows were decoded first: 1e-5 of the sum of absolute terms.
     exact,
-    /// In integers, for int8_row, q8_0, q4_0, codebook_row (rows of multiples of 64 channels) and rotations of them, on
-    /// CPUs with AVX512_VNNI and AVX512_VBMI; elsewhere, and for many query rows at once, exact.
-    /// Beside codebook_row queries, centroids and weights have 8 bits, see attend/detail/codebook_*_avx512.hpp.
-    /// Otherwise queries and weights have 16 bits beside codes of 8, 12 beside codes of 4, relative to the largest
-    /// channel of a query and the largest weight of a tile: far less than what encoding the rows has lost, see
-    /// attend/detail/integer_kernels_avx512.hpp.
+    /// In integers, where the codec and the CPU allow it; elsewhere exact.
+    /// Rows of int8_row and codebook_row that lie in tiles, as in the library's own cache: with AVX2, AVX-512 and NEON, the
+    /// same on each. Queries, centroids and weights have 7 bits and a sign, see attend/detail/code_tile_kernels.inl.
+    /// Rows one by one: int8_row, q8_0, q4_0, codebook_row (rows of multiples of 64 channels) and rotations of them, with
+    /// AVX-512, where there are not many query rows at once. Beside codebook_row queries,
+    /// centroids and weights have 8 bits, see attend/detail/codebook_*_avx512.hpp. Otherwise queries and weights have 16
+    /// bits beside codes of 8, 12 beside codes of 4, relative to the largest channel of a query and the largest weight of
+    /// a tile: far less than what encoding the rows has lost, see attend/detail/integer_kernels_avx512.hpp.
     integer
 };
 
@@ -35,6 +37,8 @@ struct row_kernels {
     /// The codec that turns rows into another basis, if one does.
     const void* turning = nullptr;
     std::size_t group_size = 1;
+    /// Of rows that lie in tiles, see attend/code_tiles.hpp.
+    tile_role role = tile_role::keys;
     /// With several queries, query rows from which on tiles are decoded once and worked on as floats: dots() and
     /// accumulate() are then not used. At 24 rows of f16 a sixth faster, at 192 a third (Sapphire Rapids). More where
     /// these are faster still.

@@ -7,6 +7,7 @@
 #include <kvcrush/core/types.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -15,6 +16,9 @@ inline namespace v0 {
 
 /// Rows that attention reads together.
 inline constexpr std::size_t attend_tile = 64;
+
+/// What rows are, for those ways to store them that treat the two differently.
+enum class tile_role : std::uint8_t { keys, values };
 
 /// Keys or values of one kv head, as the caller holds them. Row i of the sequence of rows lies in group i / group_size
 /// of its codec, as the row i % group_size of that group.
@@ -43,9 +47,24 @@ struct tile_rows {
     /// Which row of its group each is; 0 throughout for row codecs.
     std::uint8_t within[attend_tile];
     std::size_t count = 0;
+    /// Row i is row i % group_size of a group: whole groups, the last one up to where rows end.
+    bool in_order = false;
     /// The rows that are read next, for kernels that ask memory for them while they compute; nullptr for none.
     const tile_rows* next = nullptr;
 };
+
+namespace detail {
+
+/// 0, 1, 2 and so on.
+inline constexpr std::array<std::uint8_t, attend_tile> ascending_bytes = [] {
+    std::array<std::uint8_t, attend_tile> all{};
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        all[i] = static_cast<std::uint8_t>(i);
+    }
+    return all;
+}();
+
+} // namespace detail
 
 /// Locates rows [first, first + count).
 /// @pre count <= attend_tile, group_size <= 256
@@ -56,6 +75,7 @@ inline void locate_rows(const stored_rows& rows,
                         tile_rows& tile) noexcept {
     KVCRUSH_ASSERT(count <= attend_tile && group_size >= 1 && group_size <= 256);
     tile.count = count;
+    tile.in_order = rows.index == nullptr && first % group_size == 0;
     // Divisions take longer than the arithmetic on a row, so the usual cases do without.
     if (group_size == 1 && rows.pages == nullptr) {
         std::fill_n(tile.within, attend_tile, std::uint8_t{0});
@@ -68,6 +88,13 @@ inline void locate_rows(const stored_rows& rows,
             for (std::size_t i = 0; i < count; ++i) {
                 tile.group[i] = rows.data + rows.index[first + i] * rows.stride;
             }
+        }
+    } else if (tile.in_order && rows.pages == nullptr) {
+        const std::byte* group = rows.data + first / group_size * rows.stride;
+        for (std::size_t i = 0; i < count; i += group_size, group += rows.stride) {
+            const std::size_t here = (std::min)(group_size, count - i);
+            std::fill_n(tile.group + i, here, group);
+            std::copy_n(detail::ascending_bytes.data(), here, tile.within + i);
         }
     } else if (group_size == 1 && rows.index == nullptr) {
         std::size_t page = count == 0 ? 0 : first / rows.page_size;

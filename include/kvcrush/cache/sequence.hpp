@@ -52,7 +52,8 @@ public:
     /// @throws std::invalid_argument if extents are 0 or 2^32 and more, or as row_storage::validate_for
     explicit kv_sequence(const layer_extent& extent, row_storage storage = {})
         : extent_(extent), storage_(std::move(storage)) {
-        const auto [least, most] = std::minmax({extent.num_kv_heads, extent.key_dim, extent.value_dim});
+        const auto [least, most] =
+            std::minmax({extent.num_kv_heads, extent.key_dim, extent.value_dim});
         detail::require(least > 0 && most <= (std::numeric_limits<std::uint32_t>::max)(),
                         "kv_sequence: num_kv_heads, key_dim and value_dim are ",
                         extent.num_kv_heads,
@@ -210,8 +211,9 @@ public:
         bool fits = kept.num_kv_heads() == 0 || kept.num_kv_heads() == heads_.size();
         for (std::size_t head = 0; fits && head < kept.num_kv_heads(); ++head) {
             const auto rows = kept.kept(head);
-            fits = (rows.empty() || rows.back() < heads_[head].rows()) &&
-                   std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>{}) == rows.end();
+            fits =
+                (rows.empty() || rows.back() < heads_[head].rows()) &&
+                std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>{}) == rows.end();
         }
         return fits;
     }
@@ -302,7 +304,7 @@ private:
     std::vector<token_index> positions_;
     std::vector<float> keys_;
     std::vector<float> values_;
-    std::vector<row_kernels> kernels_;
+    std::vector<row_store::kernels_of_rows> kernels_;
     std::vector<attend_segment> segments_;
     std::vector<attend_head> attend_heads_;
     std::vector<float> workspace_;
@@ -404,20 +406,21 @@ inline void kv_sequence::collect_segments(simd::isa at_most) {
     const std::span<const row_store> kinds = heads_.front().stores();
     kernels_.clear();
     for (const row_store& store : kinds) {
-        kernels_.push_back(store.keys().codec().kernels(storage_.attention, at_most));
-        kernels_.push_back(store.values().codec().kernels(storage_.attention, at_most));
+        kernels_.push_back(store.kernels(at_most));
     }
     segments_.clear();
     for (const stored_head& head : heads_) {
         const std::span<const row_store> stores = head.stores();
         for (std::size_t s = 0; s < stores.size(); ++s) {
-            segments_.push_back(stores[s].segment(
-                kernels_[2 * s], kernels_[2 * s + 1], head.is_tier(s) ? head.key_mean() : nullptr));
+            const auto both =
+                stores[s].segments(kernels_[s], head.is_tier(s) ? head.key_mean() : nullptr);
+            segments_.insert(segments_.end(), both.begin(), both.end());
         }
     }
     attend_heads_.clear();
     for (std::size_t head = 0; head < heads_.size(); ++head) {
-        attend_heads_.push_back(std::span(segments_).subspan(head * kinds.size(), kinds.size()));
+        attend_heads_.push_back(
+            std::span(segments_).subspan(head * 2 * kinds.size(), 2 * kinds.size()));
     }
 }
 

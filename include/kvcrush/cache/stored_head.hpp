@@ -26,7 +26,7 @@ public:
     stored_head(const row_storage& how, std::size_t key_dim, std::size_t value_dim)
         : key_dim_(key_dim), value_dim_(value_dim) {
         const auto add = [&](const codec_pair& codecs) {
-            stores_.emplace_back(codecs, key_dim, value_dim);
+            stores_.emplace_back(codecs, key_dim, value_dim, how.attention);
         };
         add(how.sinks);
         for (const storage_tier& tier : how.tiers) {
@@ -213,8 +213,7 @@ private:
     }
 
     /// Encodes rows into a store, less `mean` where it centres keys.
-    [[nodiscard]] bool
-    put(std::size_t store, moving_rows& rows, std::span<const float> mean) {
+    [[nodiscard]] bool put(std::size_t store, moving_rows& rows, std::span<const float> mean) {
         if (centres(store)) {
             for (std::size_t i = 0; i < rows.keys.size(); ++i) {
                 rows.keys[i] -= mean[i % key_dim_];
@@ -240,10 +239,9 @@ private:
 };
 
 /// The store of each dense row that is to be encoded.
-inline std::vector<std::size_t>
-stored_head::destinations(std::span<const token_index> positions,
-                          std::span<const std::uint8_t> tier_of,
-                          std::size_t num_sinks) const {
+inline std::vector<std::size_t> stored_head::destinations(std::span<const token_index> positions,
+                                                          std::span<const std::uint8_t> tier_of,
+                                                          std::size_t num_sinks) const {
     std::vector<std::size_t> result(tier_of.size(), 0);
     for (std::size_t i = 0; i < result.size(); ++i) {
         if (positions[i] < num_sinks) {
@@ -277,9 +275,8 @@ inline void stored_head::leave_open_groups(std::vector<std::size_t>& store_of_ro
 }
 
 /// The mean of the keys that go to a tier; empty if none does.
-inline std::vector<float>
-stored_head::mean_key(std::span<const float> keys,
-                      std::span<const std::size_t> store_of_row) const {
+inline std::vector<float> stored_head::mean_key(std::span<const float> keys,
+                                                std::span<const std::size_t> store_of_row) const {
     std::vector<double> sums(key_dim_, 0.0);
     std::size_t counted = 0;
     for (std::size_t i = 0; i < store_of_row.size(); ++i) {
@@ -291,8 +288,11 @@ stored_head::mean_key(std::span<const float> keys,
         }
     }
     std::vector<float> mean(counted == 0 ? 0 : key_dim_);
-    std::transform(sums.begin(), sums.begin() + static_cast<std::ptrdiff_t>(mean.size()), mean.begin(),
-                   [counted](double sum) { return static_cast<float>(sum / static_cast<double>(counted)); });
+    std::transform(
+        sums.begin(),
+        sums.begin() + static_cast<std::ptrdiff_t>(mean.size()),
+        mean.begin(),
+        [counted](double sum) { return static_cast<float>(sum / static_cast<double>(counted)); });
     return mean;
 }
 

@@ -16,8 +16,9 @@ namespace kvcrush {
 inline namespace v0 {
 namespace simd {
 
-/// A rung of kernels. Ordered: a machine that runs one rung runs all smaller ones.
-enum class isa : std::uint8_t { scalar, avx2, avx512 };
+/// A rung of kernels. Ordered: a machine that runs one rung runs all smaller ones of its architecture; those of others
+/// stand for the best that it has below them.
+enum class isa : std::uint8_t { scalar, neon, avx2, avx512 };
 
 namespace detail {
 
@@ -36,8 +37,11 @@ inline isa detect_isa() noexcept {
     const bool avx512 =
         avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512bitalg");
+        __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512bitalg") &&
+        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
     return avx512 ? isa::avx512 : avx2 ? isa::avx2 : isa::scalar;
+#elif KVCRUSH_NEON
+    return isa::neon;
 #else
     return isa::scalar;
 #endif
@@ -63,27 +67,17 @@ inline isa detect_isa() noexcept {
 #endif
 }
 
-/// Likewise for sums of products of bytes and for permuting bytes (AVX512_VNNI, AVX512_VBMI).
-[[nodiscard]] inline bool has_vnni() noexcept {
-#if KVCRUSH_X86_DISPATCH
-    static const bool found = best() == isa::avx512 &&
-                              static_cast<bool>(__builtin_cpu_supports("avx512vnni")) &&
-                              static_cast<bool>(__builtin_cpu_supports("avx512vbmi"));
-    return found;
-#else
-    return false;
-#endif
-}
-
 /// The rung that a call limited to `at_most` takes on this machine.
 [[nodiscard]] inline isa usable(isa at_most) noexcept {
-    return at_most < best() ? at_most : best();
+    const isa rung = at_most < best() ? at_most : best();
+    return rung == isa::neon && !KVCRUSH_NEON ? isa::scalar : rung;
 }
 
 [[nodiscard]] constexpr const char* name_of(isa rung) noexcept {
     switch (rung) {
     case isa::avx512: return "avx512";
     case isa::avx2: return "avx2";
+    case isa::neon: return "neon";
     case isa::scalar: break;
     }
     return "scalar";

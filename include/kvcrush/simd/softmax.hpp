@@ -8,14 +8,13 @@
 ///
 /// Error of a weight, relative: at most 2^-18 (rounding of the sum of weights; about 2^-22 in
 /// practice) plus 2^-24 * |logit - largest logit|. Weights below the smallest normal float relative
-/// to the largest one are 0. Sums run in 16 (tiles: 8) lanes whose order is the same on AVX2 and
-/// AVX-512, which agree bit for bit; the scalar rung adds in double.
+/// to the largest one are 0. Sums run in 16 (tiles: 8) lanes whose order is the same on all rungs
+/// but the scalar one, which adds in double; they agree bit for bit.
 #pragma once
 
 #include <kvcrush/config.hpp>
-#include <kvcrush/simd/detail/softmax_avx2.hpp>
-#include <kvcrush/simd/detail/softmax_avx512.hpp>
-#include <kvcrush/simd/detail/softmax_scalar.hpp>
+#include <kvcrush/simd/detail/rungs/on_rung.hpp>
+#include <kvcrush/simd/detail/softmax_kernels.hpp>
 #include <kvcrush/simd/isa.hpp>
 #include <kvcrush/simd/logits.hpp>
 
@@ -28,37 +27,14 @@ namespace simd {
 
 /// The largest value that is not NaN; -inf when there is none.
 [[nodiscard]] inline float row_max(std::span<const float> values, isa at_most = best()) noexcept {
-    switch (usable(at_most)) {
-#if KVCRUSH_X86_DISPATCH
-    case isa::avx512: return detail::row_max_avx512(values.data(), values.size());
-    case isa::avx2: return detail::row_max_avx2(values.data(), values.size());
-#endif
-    default: return detail::row_max_scalar(values.data(), values.size());
-    }
+    KVCRUSH_ON_RUNG(detail, usable(at_most), row_max(values.data(), values.size()))
 }
 
 /// Replaces logits by their softmax, in place.
 ///
 ///     weight[t] = exp(logit[t] - max) / sum over t of exp(logit[t] - max)
 inline void softmax(std::span<float> logits, isa at_most = best()) noexcept {
-    float* const row = logits.data();
-    const std::size_t size = logits.size();
-    switch (usable(at_most)) {
-#if KVCRUSH_X86_DISPATCH
-    case isa::avx512: {
-        const double sum = detail::exp_row_avx512(row, size, detail::row_max_avx512(row, size));
-        return detail::scale_avx512(row, detail::inverse_or_zero(sum), size);
-    }
-    case isa::avx2: {
-        const double sum = detail::exp_row_avx2(row, size, detail::row_max_avx2(row, size));
-        return detail::scale_avx2(row, detail::inverse_or_zero(sum), size);
-    }
-#endif
-    default: {
-        const double sum = detail::exp_row_scalar(row, size, detail::row_max_scalar(row, size));
-        return detail::scale_scalar(row, detail::inverse_or_zero(sum), size);
-    }
-    }
+    KVCRUSH_ON_RUNG(detail, usable(at_most), softmax_row(logits.data(), logits.size()))
 }
 
 /// Adds the softmax of one row of logits to running sums: sums[t] += softmax(logits)[t].
@@ -68,24 +44,8 @@ inline void softmax(std::span<float> logits, isa at_most = best()) noexcept {
 inline void
 softmax_add(std::span<float> logits, std::span<float> sums, isa at_most = best()) noexcept {
     KVCRUSH_ASSERT(sums.size() == logits.size());
-    float* const row = logits.data();
-    const std::size_t size = logits.size();
-    switch (usable(at_most)) {
-#if KVCRUSH_X86_DISPATCH
-    case isa::avx512: {
-        const double sum = detail::exp_row_avx512(row, size, detail::row_max_avx512(row, size));
-        return detail::add_scaled_avx512(row, detail::inverse_or_zero(sum), sums.data(), size);
-    }
-    case isa::avx2: {
-        const double sum = detail::exp_row_avx2(row, size, detail::row_max_avx2(row, size));
-        return detail::add_scaled_avx2(row, detail::inverse_or_zero(sum), sums.data(), size);
-    }
-#endif
-    default: {
-        const double sum = detail::exp_row_scalar(row, size, detail::row_max_scalar(row, size));
-        return detail::add_scaled_scalar(row, detail::inverse_or_zero(sum), sums.data(), size);
-    }
-    }
+    KVCRUSH_ON_RUNG(
+        detail, usable(at_most), add_softmax_row(logits.data(), sums.data(), logits.size()))
 }
 
 /// One tile of a softmax over more keys than are at hand: replaces logits by exp(logit - largest so
@@ -105,13 +65,7 @@ inline void softmax_tile(float* tile,
                          isa at_most = best()) noexcept {
     KVCRUSH_ASSERT(count <= key_tile && largest.size() == states.size());
     const detail::softmax_tile_args args{tile, states.size(), count, states.data(), largest.data()};
-    switch (usable(at_most)) {
-#if KVCRUSH_X86_DISPATCH
-    case isa::avx512: return detail::softmax_tile_avx512(args);
-    case isa::avx2: return detail::softmax_tile_avx2(args);
-#endif
-    default: return detail::softmax_tile_scalar(args);
-    }
+    KVCRUSH_ON_RUNG(detail, usable(at_most), softmax_tile(args))
 }
 
 /// Adds the rows of a tile, each times its factor: sums[t] += sum over r of factors[r] * tile[r,
@@ -125,13 +79,7 @@ inline void add_tile(const float* tile,
     KVCRUSH_ASSERT(sums.size() <= key_tile);
     const detail::add_tile_args args{
         tile, factors.size(), factors.data(), sums.data(), sums.size()};
-    switch (usable(at_most)) {
-#if KVCRUSH_X86_DISPATCH
-    case isa::avx512: return detail::add_tile_avx512(args);
-    case isa::avx2: return detail::add_tile_avx2(args);
-#endif
-    default: return detail::add_tile_scalar(args);
-    }
+    KVCRUSH_ON_RUNG(detail, usable(at_most), add_tile(args))
 }
 
 } // namespace simd

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -31,15 +32,34 @@ using indices = std::vector<token_index>;
 
 constexpr std::size_t dim = 64;
 
-std::vector<std::pair<std::string, any_codec>> codecs() {
-    return {{"f32", dense_codec<float>{}},
-            {"f16", dense_codec<f16>{}},
-            {"int8_row", int8_row_codec{}},
-            {"q8_0", q8_0_codec{}},
-            {"q4_0", q4_0_codec{}},
-            {"turbo_quant", turbo_quant_codec{}},
-            {"kivi_key of 4", kivi_key_codec{.bits = 2, .tokens = 4}},
-            {"kivi_key of 8", kivi_key_codec{.bits = 4, .tokens = 8}}};
+/// A codec, and whether its rows lie in tiles.
+struct kind {
+    std::string name;
+    any_codec codec;
+    std::optional<tile_role> tiles_of{};
+
+    [[nodiscard]] coded_rows no_rows() const {
+        return {
+            codec, dim, arithmetic::integer, tiles_of ? codec.tile(*tiles_of, dim) : std::nullopt};
+    }
+};
+
+std::vector<kind> kinds() {
+    std::vector<kind> all{{"f32", dense_codec<float>{}},
+                          {"f16", dense_codec<f16>{}},
+                          {"int8_row", int8_row_codec{}},
+                          {"q8_0", q8_0_codec{}},
+                          {"q4_0", q4_0_codec{}},
+                          {"turbo_quant", turbo_quant_codec{}},
+                          {"kivi_key of 4", kivi_key_codec{.bits = 2, .tokens = 4}},
+                          {"kivi_key of 8", kivi_key_codec{.bits = 4, .tokens = 8}}};
+    for (const tile_role role : {tile_role::keys, tile_role::values}) {
+        for (const std::size_t bits : {2U, 3U, 4U, 5U}) {
+            all.push_back({"turbo_quant in tiles", turbo_quant_codec{.bits = bits}, role});
+        }
+        all.push_back({"int8_row in tiles", int8_row_codec{}, role});
+    }
+    return all;
 }
 
 std::vector<float> decoded(const coded_rows& rows) {
@@ -67,8 +87,9 @@ indices every(std::size_t step, std::size_t count) {
 }
 
 TEST(CodedRows, DecodesToWhatTheCodecMakesOfEachGroup) {
-    for (const auto& [name, codec] : codecs()) {
-        coded_rows rows(codec, dim);
+    for (const kind& kind : kinds()) {
+        const auto& [name, codec, tiles_of] = kind;
+        coded_rows rows = kind.no_rows();
         EXPECT_EQ(rows.size(), 0U);
         const std::vector<float> in = normal_floats(48 * dim, 1);
         ASSERT_TRUE(rows.push(std::span(in).first(16 * dim)));
@@ -91,9 +112,10 @@ TEST(CodedRows, DecodesToWhatTheCodecMakesOfEachGroup) {
 }
 
 TEST(CodedRows, KeepsRowsBitForBitThroughAnyNumberOfEvictions) {
-    for (const auto& [name, codec] : codecs()) {
+    for (const kind& kind : kinds()) {
+        const auto& [name, codec, tiles_of] = kind;
         for (std::uint64_t seed = 0; seed < 20; ++seed) {
-            coded_rows rows(codec, dim);
+            coded_rows rows = kind.no_rows();
             std::vector<float> wanted;
             for (std::uint64_t round = 0; round < 4; ++round) {
                 const std::vector<float> in = normal_floats(24 * dim, 100 * seed + round);
@@ -120,9 +142,10 @@ TEST(CodedRows, KeepsRowsBitForBitThroughAnyNumberOfEvictions) {
 }
 
 TEST(CodedRows, ARefusedRowChangesNothing) {
-    for (const auto& [name, codec] : codecs()) {
+    for (const kind& kind : kinds()) {
+        const auto& [name, codec, tiles_of] = kind;
         for (const bool after_eviction : {false, true}) {
-            coded_rows rows(codec, dim);
+            coded_rows rows = kind.no_rows();
             ASSERT_TRUE(rows.push(normal_floats(16 * dim, 2)));
             if (after_eviction) {
                 rows.keep(every(3, 16));
@@ -160,14 +183,15 @@ TEST(CodedRows, DropsAGroupWithItsLastRow) {
 }
 
 TEST(CodedRows, HoldsNoByteMoreThanItsRowsOnceShrunk) {
-    for (const auto& [name, codec] : codecs()) {
-        coded_rows rows(codec, dim);
-        for (std::uint64_t i = 0; i < 5; ++i) {
+    for (const kind& kind : kinds()) {
+        const auto& [name, codec, tiles_of] = kind;
+        coded_rows rows = kind.no_rows();
+        for (std::uint64_t i = 0; i < 6; ++i) {
             ASSERT_TRUE(rows.push(normal_floats(8 * dim, i)));
             EXPECT_GE(rows.bytes_held(), 8 * (i + 1) * codec.group_bytes(dim) / codec.group_size());
         }
         rows.shrink_to_fit();
-        EXPECT_EQ(rows.bytes_held(), 40 * codec.group_bytes(dim) / codec.group_size()) << name;
+        EXPECT_EQ(rows.bytes_held(), 48 * codec.group_bytes(dim) / codec.group_size()) << name;
     }
 }
 

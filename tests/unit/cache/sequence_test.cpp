@@ -148,9 +148,13 @@ content content_of(const kv_sequence& layer) {
             all.sizes.back().push_back(store.size());
             for (const coded_rows* rows : {&store.keys(), &store.values()}) {
                 EXPECT_EQ(rows->size(), store.size());
-                const stored_rows stored = rows->rows();
+                const stored_rows tiles = rows->rows(true);
+                all.bytes.emplace_back(tiles.data,
+                                       tiles.data +
+                                           rows->num_tiled() / code_tile::num_rows * tiles.stride);
+                const stored_rows stored = rows->rows(false);
                 std::size_t groups = 0;
-                for (std::size_t i = 0; i < rows->size(); ++i) {
+                for (std::size_t i = 0; i < rows->size() - rows->num_tiled(); ++i) {
                     const std::size_t row = stored.index == nullptr ? i : stored.index[i];
                     groups = std::max(groups, row / rows->codec().group_size() + 1);
                 }
@@ -278,7 +282,7 @@ TEST(KvSequence, AttendsInIntegersWhereItIsToldTo) {
     for (std::size_t i = 0; i < found.size(); ++i) {
         ASSERT_NEAR(found[i], wanted[i], 4e-2F) << "element " << i;
     }
-    EXPECT_EQ(found != wanted, kvcrush::simd::has_vnni());
+    EXPECT_EQ(found != wanted, simd::best() != simd::isa::scalar);
 }
 
 TEST(KvSequence, AttendsToRowsOfAllTiersAndToHeadsOfDifferentLengths) {
@@ -535,7 +539,8 @@ TEST(KvSequence, HoldsTheBytesOfItsRowsOnceShrunk) {
 }
 
 TEST(KvSequence, AGroupWaitsUntilItIsFull) {
-    kv_sequence layer(extent, options({{kivi_key_codec{.tokens = 32}, kivi_value_codec{}}}, /*window=*/10));
+    kv_sequence layer(extent,
+                      options({{kivi_key_codec{.tokens = 32}, kivi_value_codec{}}}, /*window=*/10));
     append(layer, 4 + 10 + 31);
     ASSERT_TRUE(layer.flush());
     EXPECT_EQ(layer.dense_rows(0), 41U); // the sinks have left
@@ -551,9 +556,10 @@ TEST(KvSequence, AGroupWaitsUntilItIsFull) {
 
 TEST(KvSequence, ARowThatWaitedFindsItsPlaceInTheTierItIsToldLater) {
     // Row 5 waits for a group, 6 goes to the other tier, and then 5 is told to go there as well.
-    kv_sequence layer(extent, options(
-        {{int8_row_codec{}, int8_row_codec{}}, {kivi_key_codec{.tokens = 4}, kivi_value_codec{}}},
-        0));
+    kv_sequence layer(extent,
+                      options({{int8_row_codec{}, int8_row_codec{}},
+                               {kivi_key_codec{.tokens = 4}, kivi_value_codec{}}},
+                              0));
     append(layer, 10);
     ASSERT_TRUE(layer.encode(0, std::vector<std::uint8_t>{0, 0, 0, 0, 0, 1, 0, 1}));
     EXPECT_EQ(positions(layer, 0), (indices{0, 1, 2, 3, 4, 6, 5, 7, 8, 9}));
@@ -741,11 +747,13 @@ TEST(KvSequence, RefusesWhatDoesNotFitInEveryBuild) {
     refuses([&] { static_cast<void>(layer.store(0, std::vector<std::uint8_t>(49, 0))); });
     refuses([&] { layer.set_storage({}); });
     std::vector<float> output(num_heads * 2 * value_dim);
-    const auto attend = [&](std::size_t heads, std::size_t queries, std::size_t dim, std::size_t size) {
-        refuses([&] {
-            layer.attend(query_view(floats, heads, queries, dim), std::span(output).first(size));
-        });
-    };
+    const auto attend =
+        [&](std::size_t heads, std::size_t queries, std::size_t dim, std::size_t size) {
+            refuses([&] {
+                layer.attend(query_view(floats, heads, queries, dim),
+                             std::span(output).first(size));
+            });
+        };
     attend(num_heads, 1, key_dim / 2, num_heads * value_dim); // another head_dim
     attend(num_heads, 1, 4 * key_dim, num_heads * value_dim);
     attend(num_heads + 1, 1, key_dim, output.size()); // heads that do not divide
@@ -768,10 +776,10 @@ TEST(KvSequence, TwoRowsFarApartTakeFewBytes) {
 TEST(KvSequence, RowsMoveToLessPreciseTiersOnlyAndTheOthersStayBitForBit) {
     const mean_centred_codec<turbo_quant_codec> fine{{.bits = 5}};
     const mean_centred_codec<turbo_quant_codec> coarse{{.bits = 3}};
-    kv_sequence layer(extent,
-                      options({{fine, turbo_quant_codec{.bits = 5}, 0.5},
-                               {coarse, turbo_quant_codec{.bits = 3}}},
-                              0));
+    kv_sequence layer(
+        extent,
+        options({{fine, turbo_quant_codec{.bits = 5}, 0.5}, {coarse, turbo_quant_codec{.bits = 3}}},
+                0));
     append(layer, 100);
     std::vector<std::uint8_t> first(100);
     for (std::size_t i = 0; i < first.size(); ++i) {

@@ -27,11 +27,20 @@ protected:
 
 } // namespace kvcrush::reference
 
-/// Runs the tests of `Suite` (derived from every_rung) on every rung.
-#define KVCRUSH_ON_EVERY_RUNG(Suite)                                                               \
-    INSTANTIATE_TEST_SUITE_P(rungs,                                                                \
-                             Suite,                                                                \
-                             testing::Values(kvcrush::simd::isa::scalar,                           \
-                                             kvcrush::simd::isa::avx2,                             \
-                                             kvcrush::simd::isa::avx512),                          \
-                             kvcrush::reference::rung_name)
+/// Runs the tests of `Suite` (derived from every_rung) on every rung of the architecture.
+#if KVCRUSH_NEON
+#    define KVCRUSH_ON_EVERY_RUNG(Suite)                                                           \
+        INSTANTIATE_TEST_SUITE_P(                                                                  \
+            rungs,                                                                                 \
+            Suite,                                                                                 \
+            testing::Values(kvcrush::simd::isa::scalar, kvcrush::simd::isa::neon),                 \
+            kvcrush::reference::rung_name)
+#else
+#    define KVCRUSH_ON_EVERY_RUNG(Suite)                                                           \
+        INSTANTIATE_TEST_SUITE_P(rungs,                                                            \
+                                 Suite,                                                            \
+                                 testing::Values(kvcrush::simd::isa::scalar,                       \
+                                                 kvcrush::simd::isa::avx2,                         \
+                                                 kvcrush::simd::isa::avx512),                      \
+                                 kvcrush::reference::rung_name)
+#endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Products of queries with keys of a codebook in integer arithmetic, on AVX-512 with VNNI and VBMI: centroids and
+/// Products of queries with keys of a codebook in integer arithmetic, on AVX-512: centroids and
 /// queries are rounded to 8 bits, 127 for the largest centroid and for the largest channel of each query. With c and q
 /// those, the error of a logit is at most q c / 127 times the norm of the key times sqrt(dim).
 ///
@@ -71,7 +71,7 @@ struct codebook_key_layout {
 };
 
 /// 16 bytes of rows 0, 4, 8 and 12.
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
 every_fourth_row(const std::byte* const* rows, std::ptrdiff_t offset) noexcept {
     const std::byte* const four[4] = {rows[0], rows[4], rows[8], rows[12]};
     return four_rows(four, static_cast<std::size_t>(offset));
@@ -80,7 +80,7 @@ every_fourth_row(const std::byte* const* rows, std::ptrdiff_t offset) noexcept {
 /// The 16 bytes with the two words of a part, of the rows of every_fourth_row.
 /// @param offset  of the codes of 64 channels in each row
 template <std::size_t Bits, std::size_t Part>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
 codebook_part(const std::byte* const* rows, std::ptrdiff_t offset) noexcept {
     // Nothing in front of a row may be read, and nothing behind it. 24 bytes of 3 bits are read from their norm on and up
     // to their end. 40 bytes of 5 bits are read from three bytes in front of every ten; those at both ends are moved.
@@ -99,7 +99,7 @@ codebook_part(const std::byte* const* rows, std::ptrdiff_t offset) noexcept {
 
 /// A register for each of two words: rows 0, 1, 4, 5, 8, 9, 12 and 13 of `rows`.
 template <std::size_t Bits, std::size_t Part>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 codebook_words(const std::byte* const* rows, std::ptrdiff_t offset, __m512i (&out)[2]) noexcept {
     const __m512i a = codebook_part<Bits, Part>(rows, offset);
     const __m512i b = codebook_part<Bits, Part>(rows + 1, offset);
@@ -114,8 +114,8 @@ codebook_words(const std::byte* const* rows, std::ptrdiff_t offset, __m512i (&ou
 
 /// Centroids plus 128 of the channels of vector V, a row in each 64 bits of the word that holds it.
 template <std::size_t Bits, std::size_t V>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
-codebook_keys(__m512i word, __m512i table) noexcept {
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i codebook_keys(__m512i word,
+                                                                          __m512i table) noexcept {
     using layout = codebook_key_layout<Bits>;
     if constexpr (layout::stays(V)) {
         return look_up_bytes(table, word);
@@ -132,10 +132,10 @@ struct codebook_queries {
     static constexpr std::size_t head = 16;
     static constexpr std::size_t query_bytes(std::size_t dim) noexcept { return head + dim; }
 
-    KVCRUSH_TARGET_AVX512_VNNI static void prepare(const float* queries,
-                                                   std::size_t num_queries,
-                                                   std::size_t dim,
-                                                   std::byte* out) noexcept {
+    KVCRUSH_TARGET_AVX512 static void prepare(const float* queries,
+                                              std::size_t num_queries,
+                                              std::size_t dim,
+                                              std::byte* out) noexcept {
         for (std::size_t q = 0; q < num_queries; ++q, queries += dim, out += query_bytes(dim)) {
             __m512 high = _mm512_setzero_ps();
             for (std::size_t c = 0; c < dim; c += 16) {
@@ -169,7 +169,7 @@ struct codebook_queries {
 };
 
 /// 8 bytes, eight times.
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
 eight_times(const std::byte* from) noexcept {
     long long bytes = 0;
     std::memcpy(&bytes, from, sizeof bytes);
@@ -178,7 +178,7 @@ eight_times(const std::byte* from) noexcept {
 
 /// Vector V of 64 channels. Is is 2 * query + half of the rows.
 template <std::size_t Bits, std::size_t V, std::size_t... Is>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 add_codebook_products(sums_of_bytes* sums,
                       __m512i first_half,
                       __m512i second_half,
@@ -193,7 +193,7 @@ add_codebook_products(sums_of_bytes* sums,
 
 /// The vectors V of the two words of a part, counted from its first one.
 template <std::size_t Bits, std::size_t Part, std::size_t... V, typename Indices>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 add_codebook_part(sums_of_bytes* sums,
                   const std::byte* const* rows,
                   std::ptrdiff_t offset,
@@ -213,7 +213,7 @@ add_codebook_part(sums_of_bytes* sums,
 }
 
 /// Sums of the two lanes of each row, rows in order.
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512
 add_lane_pairs(sums_of_bytes first, sums_of_bytes second) noexcept {
     const __m512 a = reinterpret_cast<__m512>(first);
     const __m512 b = reinterpret_cast<__m512>(second);
@@ -224,7 +224,7 @@ add_lane_pairs(sums_of_bytes first, sums_of_bytes second) noexcept {
 
 /// Sixteen rows with sizeof...(Is) / 2 queries.
 template <std::size_t Bits, std::size_t... Part, std::size_t... Is>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 codebook_dots_block(const std::byte* const* rows,
                     const std::byte* const* queries,
                     const float* steps,
@@ -253,12 +253,12 @@ codebook_dots_block(const std::byte* const* rows,
 }
 
 template <std::size_t Bits, std::size_t Queries>
-KVCRUSH_TARGET_AVX512_VNNI inline void codebook_dots_tile(const tile_rows& rows,
-                                                          const std::byte* queries,
-                                                          std::size_t dim,
-                                                          const float* scales,
-                                                          bool prefetch,
-                                                          float* out) noexcept {
+KVCRUSH_TARGET_AVX512 inline void codebook_dots_tile(const tile_rows& rows,
+                                                     const std::byte* queries,
+                                                     std::size_t dim,
+                                                     const float* scales,
+                                                     bool prefetch,
+                                                     float* out) noexcept {
     const std::size_t stride = codebook_queries<Bits>::query_bytes(dim);
     const std::byte* each[Queries] = {};
     float steps[Queries] = {};
@@ -285,11 +285,11 @@ KVCRUSH_TARGET_AVX512_VNNI inline void codebook_dots_tile(const tile_rows& rows,
 /// out[q * attend_tile + t] = query q . row t
 /// @param queries  as codebook_queries<Bits> prepared them
 template <std::size_t Bits>
-KVCRUSH_TARGET_AVX512_VNNI inline void codebook_dots(const tile_rows& rows,
-                                                     const std::byte* queries,
-                                                     std::size_t num_queries,
-                                                     std::size_t dim,
-                                                     float* out) noexcept {
+KVCRUSH_TARGET_AVX512 inline void codebook_dots(const tile_rows& rows,
+                                                const std::byte* queries,
+                                                std::size_t num_queries,
+                                                std::size_t dim,
+                                                float* out) noexcept {
     alignas(64) float scales[attend_tile];
     codebook_scales<Bits>(rows, dim, scales);
     const std::size_t stride = codebook_queries<Bits>::query_bytes(dim);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
 /// Centroids of a codebook as bytes, and what a row of one is multiplied with, for attention in integer arithmetic on
-/// AVX-512 with VNNI and VBMI.
+/// AVX-512.
 ///
 /// 127 stands for the largest centroid. vpermb reads the low 6 bits of an index, and tables repeat: what stands above a
 /// code in its byte does not matter.
@@ -32,7 +32,7 @@ namespace detail {
 
 using sixty_four_bytes = std::array<std::uint8_t, 64>;
 
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
 sixty_four(const sixty_four_bytes& from) noexcept {
     return _mm512_load_si512(from.data());
 }
@@ -58,15 +58,15 @@ struct codebook_table {
 
 /// What a row's integers are multiplied with, [attend_tile], zeros behind the rows.
 template <std::size_t Bits>
-KVCRUSH_TARGET_AVX512_VNNI inline void
+KVCRUSH_TARGET_AVX512 inline void
 codebook_scales(const tile_rows& rows, std::size_t dim, float* out) noexcept {
     constexpr float step = codebook_table<Bits>::largest / 127.0F;
     first_halves_avx512(rows, step / std::sqrt(static_cast<float>(dim)), out);
 }
 
 /// Codes, each in a byte of its own, to centroids.
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
-look_up_bytes(__m512i table, __m512i codes) noexcept {
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i look_up_bytes(__m512i table,
+                                                                          __m512i codes) noexcept {
     return _mm512_maskz_permutexvar_epi8(~0ULL, codes, table);
 }
 

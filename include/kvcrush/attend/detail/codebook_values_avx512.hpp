@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Weighted sums of values of a codebook in integer arithmetic, on AVX-512 with VNNI and VBMI: centroids and weights are
+/// Weighted sums of values of a codebook in integer arithmetic, on AVX-512: centroids and weights are
 /// rounded to 8 bits.
 ///
 /// Centroids: 127 for the largest one. Weights, times the norms of their rows: 255 for the largest of a tile; what
@@ -14,6 +14,7 @@
 
 #include <kvcrush/attend/detail/codebook_tables_avx512.hpp>
 #include <kvcrush/attend/detail/integer_kernels_avx512.hpp>
+#include <kvcrush/attend/detail/rounding_thresholds.hpp>
 #include <kvcrush/attend/detail/row_loaders_avx512.hpp>
 #include <kvcrush/attend/stored_rows.hpp>
 #include <kvcrush/config.hpp>
@@ -86,7 +87,7 @@ struct codebook_value_layout<5> : crossing_value_layout<5> {};
 /// Each code of vector V of four rows to its centroid.
 /// @param bytes  16 of each row, from the offset of V on
 template <std::size_t Bits, std::size_t V>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
 crossing_values(__m512i bytes, __m512i table) noexcept {
     using layout = codebook_value_layout<Bits>;
     const __m512i pairs = _mm512_maskz_permutexvar_epi8(~0ULL, sixty_four(layout::pairs[V]), bytes);
@@ -96,15 +97,14 @@ crossing_values(__m512i bytes, __m512i table) noexcept {
 
 /// The first or the next code in each byte, with others above it.
 template <unsigned Shift>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
-codes_in_bytes(__m512i bytes) noexcept {
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i codes_in_bytes(__m512i bytes) noexcept {
     return _mm512_maskz_srli_epi16(~0U, bytes, Shift);
 }
 
 /// 64 channels of four rows, the rows of each channel side by side, in the order of the layout.
 /// @param offset  of their codes in each row
 template <std::size_t Bits>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void codebook_values(
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void codebook_values(
     const std::byte* const* rows, std::size_t offset, __m512i table, __m512i (&out)[4]) noexcept {
     if constexpr (Bits == 3) {
         const __m512i front = four_rows(rows, offset - 2);
@@ -135,14 +135,14 @@ template <std::size_t Bits>
     }
 }
 
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
-interleave(sums_of_bytes& a, sums_of_bytes& b) noexcept {
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void interleave(sums_of_bytes& a,
+                                                                    sums_of_bytes& b) noexcept {
     const auto x = reinterpret_cast<__m512i>(a);
     const auto y = reinterpret_cast<__m512i>(b);
     a = reinterpret_cast<sums_of_bytes>(_mm512_maskz_unpacklo_epi32(0xFFFF, x, y));
     b = reinterpret_cast<sums_of_bytes>(_mm512_maskz_unpackhi_epi32(0xFFFF, x, y));
 }
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 interleave_pairs(sums_of_bytes& a, sums_of_bytes& b) noexcept {
     const auto x = reinterpret_cast<__m512i>(a);
     const auto y = reinterpret_cast<__m512i>(b);
@@ -152,7 +152,7 @@ interleave_pairs(sums_of_bytes& a, sums_of_bytes& b) noexcept {
 
 /// From the order of the layout to that of channels, four vectors.
 template <std::size_t Bits>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 put_in_order(sums_of_bytes* sums) noexcept {
     if constexpr (Bits % 2 == 0) {
         interleave(sums[0], sums[1]);
@@ -165,29 +165,16 @@ put_in_order(sums_of_bytes* sums) noexcept {
     }
 }
 
-/// What is added before a weight is rounded down, evenly spread over [0, 1) in every run of rows: multiples of the golden
-/// section.
-alignas(64) inline constexpr std::array<float, attend_tile> rounding_thresholds = [] {
-    std::array<float, attend_tile> all{};
-    double at = 0.5 / static_cast<double>(attend_tile);
-    for (float& one : all) {
-        one = static_cast<float>(at);
-        at += 0.6180339887498949;
-        at -= at >= 1.0 ? 1.0 : 0.0;
-    }
-    return all;
-}();
-
 /// Weights times scales as bytes, up to four queries. All are at least 0.
 struct codebook_weights {
     alignas(64) std::uint8_t whole[4 * attend_tile];
     float step[4];
 };
 
-KVCRUSH_TARGET_AVX512_VNNI inline void round_codebook_weights(const float* weights,
-                                                              const float* scales,
-                                                              std::size_t num_queries,
-                                                              codebook_weights& out) noexcept {
+KVCRUSH_TARGET_AVX512 inline void round_codebook_weights(const float* weights,
+                                                         const float* scales,
+                                                         std::size_t num_queries,
+                                                         codebook_weights& out) noexcept {
     for (std::size_t q = 0; q < num_queries; ++q, weights += attend_tile) {
         const __m512 x[4] = {
             _mm512_mul_ps(_mm512_loadu_ps(weights), _mm512_load_ps(scales)),
@@ -214,7 +201,7 @@ KVCRUSH_TARGET_AVX512_VNNI inline void round_codebook_weights(const float* weigh
 
 /// 64 channels from c on. Is is 4 * query + vector.
 template <std::size_t Bits, std::size_t... Is>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 codebook_accumulate_block(const tile_rows& rows,
                           const codebook_weights& weights,
                           std::size_t c,
@@ -247,12 +234,12 @@ codebook_accumulate_block(const tile_rows& rows,
 }
 
 template <std::size_t Bits, std::size_t Queries>
-KVCRUSH_TARGET_AVX512_VNNI inline void codebook_accumulate_tile(const tile_rows& rows,
-                                                                const float* weights,
-                                                                const float* scales,
-                                                                std::size_t dim,
-                                                                bool prefetch,
-                                                                float* out) noexcept {
+KVCRUSH_TARGET_AVX512 inline void codebook_accumulate_tile(const tile_rows& rows,
+                                                           const float* weights,
+                                                           const float* scales,
+                                                           std::size_t dim,
+                                                           bool prefetch,
+                                                           float* out) noexcept {
     codebook_weights rounded;
     round_codebook_weights(weights, scales, Queries, rounded);
     for (std::size_t c = 0; c < dim; c += 64) {
@@ -263,11 +250,11 @@ KVCRUSH_TARGET_AVX512_VNNI inline void codebook_accumulate_tile(const tile_rows&
 
 /// sums[q * dim + c] += sum over t of weights[q * attend_tile + t] * row t
 template <std::size_t Bits>
-KVCRUSH_TARGET_AVX512_VNNI inline void codebook_accumulate(const tile_rows& rows,
-                                                           const float* weights,
-                                                           std::size_t num_queries,
-                                                           std::size_t dim,
-                                                           float* sums) noexcept {
+KVCRUSH_TARGET_AVX512 inline void codebook_accumulate(const tile_rows& rows,
+                                                      const float* weights,
+                                                      std::size_t num_queries,
+                                                      std::size_t dim,
+                                                      float* sums) noexcept {
     alignas(64) float scales[attend_tile];
     codebook_scales<Bits>(rows, dim, scales);
     for (std::size_t q = 0; q < num_queries; q += 4) {

@@ -3,6 +3,7 @@
 /// Kernels that programs with KVCRUSH_EXTERN_INSTANCES compile once.
 #pragma once
 
+#include <kvcrush/attend/detail/code_tile_kernels.hpp>
 #include <kvcrush/attend/detail/codec_kernels.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/attend/stored_rows.hpp>
@@ -49,6 +50,11 @@ detail::loaded_rows<detail::dense_rows_avx512<f16>, detail::dense_rows_avx2<f16>
 KVCRUSH_INSTANCE void
 detail::loaded_rows<detail::dense_rows_avx512<bf16>, detail::dense_rows_avx2<bf16>>::take(
     const dense_codec<bf16>&, arithmetic, row_kernels&) noexcept;
+KVCRUSH_INSTANCE void detail::take_tile_kernels<2>(row_kernels&) noexcept;
+KVCRUSH_INSTANCE void detail::take_tile_kernels<3>(row_kernels&) noexcept;
+KVCRUSH_INSTANCE void detail::take_tile_kernels<4>(row_kernels&) noexcept;
+KVCRUSH_INSTANCE void detail::take_tile_kernels<5>(row_kernels&) noexcept;
+KVCRUSH_INSTANCE void detail::take_tile_kernels<8>(row_kernels&) noexcept;
 KVCRUSH_INSTANCE void detail::dots_avx512<detail::dense_rows_avx512<float>>(
     const tile_rows&, const float*, std::size_t, std::size_t, float*) noexcept;
 KVCRUSH_INSTANCE void detail::accumulate_avx512<detail::dense_rows_avx512<float>>(

@@ -192,7 +192,7 @@ void loaded_rows<Wide, Narrow, Family>::take(const C&,
         table.dots = dots_as_stored_avx512<Wide>;
         table.accumulate = accumulate_as_stored_avx512<Wide>;
         if constexpr (!std::is_same_v<Family, no_kernels>) {
-            if (how == arithmetic::integer && simd::has_vnni()) {
+            if (how == arithmetic::integer) {
                 table.prepared_size = prepared_size_of_integers<Family>;
                 table.prepare = prepare_integers<Family>;
                 table.dots = dots_of_integers<Family>;

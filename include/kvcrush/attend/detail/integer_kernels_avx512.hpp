@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Attention over codes of 8 and 4 bits in integer arithmetic, on AVX-512 with VNNI (dpbusd: 64 products of bytes and
+/// Attention over codes of 8 and 4 bits in integer arithmetic, on AVX-512 (dpbusd: 64 products of bytes and
 /// their sums in one instruction) and VBMI (vpermb).
 ///
 /// Queries and weights are rounded to whole multiples of a step: 16 bits beside codes of 8 bits, 12 bits beside codes
@@ -80,10 +80,10 @@ struct integer_queries {
         return 16 + dim / block * block_bytes(block);
     }
 
-    KVCRUSH_TARGET_AVX512_VNNI static void prepare(const float* queries,
-                                                   std::size_t num_queries,
-                                                   std::size_t dim,
-                                                   std::byte* out) noexcept {
+    KVCRUSH_TARGET_AVX512 static void prepare(const float* queries,
+                                              std::size_t num_queries,
+                                              std::size_t dim,
+                                              std::byte* out) noexcept {
         constexpr unsigned places = Codes::bits == 8 ? 8 : 4;
         const std::size_t block = Codes::block(dim);
         for (std::size_t q = 0; q < num_queries; ++q, queries += dim) {
@@ -131,7 +131,7 @@ struct integer_queries {
 
 /// Scales of each block [block][attend_tile], zeros behind the rows.
 template <typename Codes>
-KVCRUSH_TARGET_AVX512_VNNI inline void
+KVCRUSH_TARGET_AVX512 inline void
 gather_block_scales(const tile_rows& rows, std::size_t num_blocks, float* out) noexcept {
     // All of them first: a vector that is loaded right behind its elements would wait for their stores.
     std::uint16_t halves[integer_max_blocks][attend_tile];
@@ -153,14 +153,14 @@ gather_block_scales(const tile_rows& rows, std::size_t num_blocks, float* out) n
     }
 }
 
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m128i
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m128i
 sixteen_bytes(const std::byte* from) noexcept {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
 }
 
 /// 16 bytes from `offset` on of four rows.
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
-four_rows(const std::byte* const* rows, std::size_t offset) noexcept {
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i four_rows(const std::byte* const* rows,
+                                                                      std::size_t offset) noexcept {
     const __m256i low =
         _mm256_inserti128_si256(_mm256_castsi128_si256(sixteen_bytes(rows[0] + offset)),
                                 sixteen_bytes(rows[1] + offset),
@@ -175,25 +175,25 @@ four_rows(const std::byte* const* rows, std::size_t offset) noexcept {
 /// 16 sums. Not __m512i: GCC 12 copies those around each dpbusd, whose operands are of another type.
 using sums_of_bytes = int __attribute__((vector_size(64)));
 
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 add_products_of_bytes(sums_of_bytes& sums, __m512i without_sign, __m512i with_sign) noexcept {
     sums = reinterpret_cast<sums_of_bytes>(
         _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sums), without_sign, with_sign));
 }
 
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512
 whole_floats(sums_of_bytes sums) noexcept {
     return _mm512_maskz_cvtepi32_ps(0xFFFF, reinterpret_cast<__m512i>(sums));
 }
 
 /// 16 bytes, four times.
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
 four_times(const std::byte* from) noexcept {
     return _mm512_maskz_broadcast_i32x4(0xFFFF, sixteen_bytes(from));
 }
 
 /// Sums of four vectors s[query] over the four lanes of each row, in lane 4 * query + row.
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512
 add_row_lanes(__m512 s0, __m512 s1, __m512 s2, __m512 s3) noexcept {
     const __m512 a =
         _mm512_add_ps(_mm512_mask_blend_ps(0xCCCC, s0, s1), _mm512_shuffle_ps(s0, s1, 0x4E));
@@ -207,7 +207,7 @@ add_row_lanes(__m512 s0, __m512 s1, __m512 s2, __m512 s3) noexcept {
 }
 
 /// One value of `scales` for each row, in its four lanes.
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512
 row_scales(const float* scales) noexcept {
     const __m512i lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
     return _mm512_maskz_permutexvar_ps(
@@ -216,7 +216,7 @@ row_scales(const float* scales) noexcept {
 
 /// Rows t ... t + 7 with sizeof...(Is) / 2 queries; Is is 2 * query + half of the rows.
 template <typename Codes, std::size_t... Is>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 integer_dots_block(const tile_rows& rows,
                    std::size_t t,
                    const std::byte* const* queries,
@@ -297,12 +297,12 @@ integer_dots_block(const tile_rows& rows,
 }
 
 template <typename Codes, std::size_t Queries>
-KVCRUSH_TARGET_AVX512_VNNI inline void integer_dots_tile(const tile_rows& rows,
-                                                         const std::byte* queries,
-                                                         std::size_t dim,
-                                                         const float* scales,
-                                                         bool prefetch,
-                                                         float* out) noexcept {
+KVCRUSH_TARGET_AVX512 inline void integer_dots_tile(const tile_rows& rows,
+                                                    const std::byte* queries,
+                                                    std::size_t dim,
+                                                    const float* scales,
+                                                    bool prefetch,
+                                                    float* out) noexcept {
     const std::size_t stride = integer_queries<Codes>::query_bytes(dim);
     const std::byte* each[4] = {};
     alignas(64) float steps[16] = {};
@@ -329,7 +329,7 @@ KVCRUSH_TARGET_AVX512_VNNI inline void integer_dots_tile(const tile_rows& rows,
 }
 
 template <typename Codes>
-KVCRUSH_TARGET_AVX512_VNNI inline void
+KVCRUSH_TARGET_AVX512 inline void
 tile_scales(const tile_rows& rows, std::size_t dim, float* scales) noexcept {
     if constexpr (Codes::has_blocks) {
         gather_block_scales<Codes>(rows, dim / 32, scales);
@@ -343,11 +343,11 @@ tile_scales(const tile_rows& rows, std::size_t dim, float* scales) noexcept {
 
 /// @param queries  as integer_queries<Codes> prepared them
 template <typename Codes>
-KVCRUSH_TARGET_AVX512_VNNI inline void integer_dots(const tile_rows& rows,
-                                                    const std::byte* queries,
-                                                    std::size_t num_queries,
-                                                    std::size_t dim,
-                                                    float* out) noexcept {
+KVCRUSH_TARGET_AVX512 inline void integer_dots(const tile_rows& rows,
+                                               const std::byte* queries,
+                                               std::size_t num_queries,
+                                               std::size_t dim,
+                                               float* out) noexcept {
     alignas(64) float scales[(Codes::has_blocks ? integer_max_blocks : 1) * attend_tile];
     tile_scales<Codes>(rows, dim, scales);
     const std::size_t stride = integer_queries<Codes>::query_bytes(dim);
@@ -371,7 +371,7 @@ struct integer_weights {
     std::int32_t sum[4]; ///< of base * high + low
 };
 
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline float
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline float
 largest_magnitude_of_tile(const float* values) noexcept {
     __m512 high = _mm512_setzero_ps();
     for (std::size_t t = 0; t < attend_tile; t += 16) {
@@ -386,11 +386,11 @@ largest_magnitude_of_tile(const float* values) noexcept {
 /// @param scales   [attend_tile]
 /// @param bounds   [queries], no product of weight and scale is larger
 template <typename Codes>
-KVCRUSH_TARGET_AVX512_VNNI inline void round_weights(const float* weights,
-                                                     const float* scales,
-                                                     const float* bounds,
-                                                     std::size_t num_queries,
-                                                     integer_weights& out) noexcept {
+KVCRUSH_TARGET_AVX512 inline void round_weights(const float* weights,
+                                                const float* scales,
+                                                const float* bounds,
+                                                std::size_t num_queries,
+                                                integer_weights& out) noexcept {
     constexpr float most = Codes::bits == 8 ? 65535.0F : 2047.0F;
     for (std::size_t q = 0; q < num_queries; ++q) {
         // Bounds that are tiny would have an infinite inverse; such a tile adds nothing that a float can tell.
@@ -430,7 +430,7 @@ KVCRUSH_TARGET_AVX512_VNNI inline void round_weights(const float* weights,
     }
 }
 
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline __m512i
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline __m512i
 four_weights(const std::uint8_t* from) noexcept {
     std::int32_t bytes = 0;
     std::memcpy(&bytes, from, sizeof bytes);
@@ -439,7 +439,7 @@ four_weights(const std::uint8_t* from) noexcept {
 
 /// Up to 32 channels from c on. Is is Chunks * query + which 16 of the channels.
 template <typename Codes, std::size_t Chunks, std::size_t... Is>
-[[gnu::always_inline]] KVCRUSH_TARGET_AVX512_VNNI inline void
+[[gnu::always_inline]] KVCRUSH_TARGET_AVX512 inline void
 integer_accumulate_block(const tile_rows& rows,
                          const integer_weights& weights,
                          std::size_t c,
@@ -527,12 +527,12 @@ integer_accumulate_block(const tile_rows& rows,
 }
 
 template <typename Codes, std::size_t Queries>
-KVCRUSH_TARGET_AVX512_VNNI inline void integer_accumulate_tile(const tile_rows& rows,
-                                                               const float* weights,
-                                                               const float* scales,
-                                                               std::size_t dim,
-                                                               bool prefetch,
-                                                               float* out) noexcept {
+KVCRUSH_TARGET_AVX512 inline void integer_accumulate_tile(const tile_rows& rows,
+                                                          const float* weights,
+                                                          const float* scales,
+                                                          std::size_t dim,
+                                                          bool prefetch,
+                                                          float* out) noexcept {
     integer_weights rounded;
     float largest[Queries];
     float bounds[Queries];
@@ -560,11 +560,11 @@ KVCRUSH_TARGET_AVX512_VNNI inline void integer_accumulate_tile(const tile_rows& 
 
 /// sums[q * dim + c] += sum over t of weights[q * attend_tile + t] * row t
 template <typename Codes>
-KVCRUSH_TARGET_AVX512_VNNI inline void integer_accumulate(const tile_rows& rows,
-                                                          const float* weights,
-                                                          std::size_t num_queries,
-                                                          std::size_t dim,
-                                                          float* sums) noexcept {
+KVCRUSH_TARGET_AVX512 inline void integer_accumulate(const tile_rows& rows,
+                                                     const float* weights,
+                                                     std::size_t num_queries,
+                                                     std::size_t dim,
+                                                     float* sums) noexcept {
     alignas(64) float scales[(Codes::has_blocks ? integer_max_blocks : 1) * attend_tile];
     tile_scales<Codes>(rows, dim, scales);
     for (std::size_t q = 0; q < num_queries; q += 4) {

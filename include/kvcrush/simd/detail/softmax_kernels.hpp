@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Softmax, scalar rung, and what all rungs share.
+/// What softmax works on, and its kernels.
 #pragma once
 
+#include <kvcrush/config.hpp>
+#include <kvcrush/simd/detail/rungs/on_rung.hpp>
 #include <kvcrush/simd/exp.hpp>
 #include <kvcrush/simd/logits.hpp>
 
+#include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <limits>
+#include <utility>
 
 namespace kvcrush {
 inline namespace v0 {
@@ -60,7 +63,9 @@ struct add_tile_args {
     std::size_t count;
 };
 
-inline float row_max_scalar(const float* in, std::size_t size) noexcept {
+namespace on_scalar {
+
+inline float row_max(const float* in, std::size_t size) noexcept {
     float largest = -std::numeric_limits<float>::infinity();
     for (std::size_t i = 0; i < size; ++i) {
         largest = in[i] > largest ? in[i] : largest;
@@ -70,7 +75,7 @@ inline float row_max_scalar(const float* in, std::size_t size) noexcept {
 
 /// Replaces logits by exp(logit - largest).
 /// @return the sum of the results
-inline double exp_row_scalar(float* row, std::size_t size, float largest) noexcept {
+inline double exp_row(float* row, std::size_t size, float largest) noexcept {
     double sum = 0.0;
     for (std::size_t i = 0; i < size; ++i) {
         row[i] = exp_scalar(row[i] - largest);
@@ -80,24 +85,23 @@ inline double exp_row_scalar(float* row, std::size_t size, float largest) noexce
 }
 
 /// out[i] += factor * in[i]
-inline void
-add_scaled_scalar(const float* in, float factor, float* out, std::size_t size) noexcept {
+inline void add_scaled(const float* in, float factor, float* out, std::size_t size) noexcept {
     for (std::size_t i = 0; i < size; ++i) {
         out[i] += factor * in[i];
     }
 }
 
-inline void scale_scalar(float* row, float factor, std::size_t size) noexcept {
+inline void scale(float* row, float factor, std::size_t size) noexcept {
     for (std::size_t i = 0; i < size; ++i) {
         row[i] *= factor;
     }
 }
 
-inline void softmax_tile_scalar(const softmax_tile_args& args) noexcept {
+inline void softmax_tile(const softmax_tile_args& args) noexcept {
     for (std::size_t r = 0; r < args.num_rows; ++r) {
         float* const row = args.tile + r * key_tile;
         softmax_state& state = args.states[r];
-        const float tile_max = row_max_scalar(row, args.count);
+        const float tile_max = row_max(row, args.count);
         if (tile_max > state.largest) {
             const double shrink = static_cast<double>(exp_scalar(state.largest - tile_max));
             for (double& sum : state.sums) {
@@ -105,17 +109,30 @@ inline void softmax_tile_scalar(const softmax_tile_args& args) noexcept {
             }
             state.largest = tile_max;
         }
-        state.sums[0] += exp_row_scalar(row, args.count, state.largest);
+        state.sums[0] += exp_row(row, args.count, state.largest);
         std::fill(row + args.count, row + key_tile, 0.0F);
         args.largest[r] = state.largest;
     }
 }
 
-inline void add_tile_scalar(const add_tile_args& args) noexcept {
+inline void add_tile(const add_tile_args& args) noexcept {
     for (std::size_t r = 0; r < args.num_rows; ++r) {
-        add_scaled_scalar(args.tile + r * key_tile, args.factors[r], args.sums, args.count);
+        add_scaled(args.tile + r * key_tile, args.factors[r], args.sums, args.count);
     }
 }
+
+inline void softmax_row(float* row, std::size_t size) noexcept {
+    scale(row, inverse_or_zero(exp_row(row, size, row_max(row, size))), size);
+}
+inline void add_softmax_row(float* row, float* sums, std::size_t size) noexcept {
+    add_scaled(row, inverse_or_zero(exp_row(row, size, row_max(row, size))), sums, size);
+}
+
+} // namespace on_scalar
+
+#define KVCRUSH_SCALAR_BY_HAND
+#define KVCRUSH_ALGORITHM <kvcrush/simd/detail/softmax_kernels.inl>
+#include <kvcrush/simd/detail/rungs/each.inl>
 
 } // namespace detail
 } // namespace simd
