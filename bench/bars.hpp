@@ -33,6 +33,7 @@ void measure_share(session& run);
 void measure_stream(session& run);
 void measure_threads(session& run);
 void measure_attend(session& run);
+void measure_tiles(session& run);
 void measure_encode(session& run);
 
 struct family {

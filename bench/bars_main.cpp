@@ -80,6 +80,7 @@ const std::vector<family>& families() {
         {"attend",
          "a decode step over dense and encoded rows: bandwidth, codecs, eviction, growth, threads",
          measure_attend},
+        {"tiles", "a decode step over tiles of codes, on every rung", measure_tiles},
         {"encode", "rows become int8, q4_0 and the other codecs, in cache", measure_encode}};
     return all;
 }
