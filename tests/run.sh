@@ -8,12 +8,14 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
     cat <<'END'
-usage: tests/run.sh [--sanitize | --clang | --llama] [--filter REGEX]
+usage: tests/run.sh [--sanitize | --clang | --arm | --llama] [--filter REGEX]
 
   (nothing)       g++ -O2, asserts on, no -march: everything, in build/tests-gcc
   --clang         the same with clang++, in build/tests-clang
   --sanitize      g++ with address and undefined-behaviour sanitizers, in build/tests-sanitize; without the tests on
                   the real model, the numbered examples, the consumers and the compile checks
+  --arm           for 64-bit Arm with NEON by Debian's cross compiler, run by qemu, in build/tests-arm; without what
+                  --sanitize leaves out and without properties (rapidcheck)
   --llama         the library inside llama.cpp, which is fetched (77 MB) and built for it, in build/llama_cpp
   --filter REGEX  only suites whose name matches (as ctest -R)
   --help          this text
@@ -30,8 +32,8 @@ variant=gcc
 filter=()
 while [[ $# -gt 0 ]]; do
     case $1 in
-    --sanitize | --clang | --llama)
-        [[ $variant == gcc || $variant == "${1#--}" ]] || die 2 "--sanitize, --clang and --llama exclude each other"
+    --sanitize | --clang | --arm | --llama)
+        [[ $variant == gcc || $variant == "${1#--}" ]] || die 2 "--sanitize, --clang, --arm and --llama exclude each other"
         variant=${1#--}
         ;;
     --filter)
@@ -43,7 +45,7 @@ while [[ $# -gt 0 ]]; do
         usage
         exit 0
         ;;
-    *) die 2 "unknown option '$1', allowed are --sanitize, --clang, --llama, --filter REGEX, --help" ;;
+    *) die 2 "unknown option '$1', allowed are --sanitize, --clang, --arm, --llama, --filter REGEX, --help" ;;
     esac
     shift
 done
@@ -84,6 +86,7 @@ compiler=g++
 flags='-O2'
 target=all
 exclude=()
+options=(-DKVCRUSH_BUILD_EXAMPLES=ON)
 case $variant in
 clang)
     need_packages clang++=clang
@@ -98,11 +101,22 @@ sanitize)
     target=kvcrush_test_programs
     exclude=(-LE '^(model|example|consumer|compile)$')
     ;;
+arm)
+    need_packages aarch64-linux-gnu-g++=g++-aarch64-linux-gnu qemu-aarch64=qemu-user googletest
+    compiler=aarch64-linux-gnu-g++
+    # Linked statically: qemu then needs no libraries of the other architecture.
+    cross=(-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$compiler
+        -DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc -DCMAKE_EXE_LINKER_FLAGS=-static)
+    options=("${cross[@]}" -DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64 "-DCMAKE_PREFIX_PATH=$build_dir/googletest"
+        -DCMAKE_DISABLE_FIND_PACKAGE_rapidcheck=ON -DKVCRUSH_BUILD_EXAMPLES=OFF)
+    target=kvcrush_test_programs
+    exclude=(-LE '^(model|example|consumer|compile)$')
+    ;;
 esac
 if [[ $variant == llama ]]; then
     exclude=(-L '^llama$')
 fi
-if [[ $variant != sanitize ]]; then
+if [[ $variant != sanitize && $variant != arm ]]; then
     need_packages python3=python3 python3-pip unzip=unzip
     # Without the model its tests fail and say so; the others are still worth running.
     KVCRUSH_MODEL=$("$kvcrush_root/examples/fetch_model.sh") || KVCRUSH_MODEL=''
@@ -113,10 +127,17 @@ if [[ $variant == llama ]]; then
     begin_stage build
     "$kvcrush_root/examples/llama_cpp/build.sh" --no-tools --with-tests ggml-kvcrush
 else
+    if [[ $variant == arm ]]; then
+        begin_stage 'GoogleTest for Arm'
+        cmake -S /usr/src/googletest -B "$build_dir/googletest-build" --log-level=NOTICE "${cross[@]}" \
+            -DCMAKE_BUILD_TYPE=Release "-DCMAKE_INSTALL_PREFIX=$build_dir/googletest"
+        cmake --build "$build_dir/googletest-build" --parallel "$num_jobs" --target install >/dev/null
+    fi
+
     begin_stage configure
     # An empty build type: CMake adds neither -O3 nor NDEBUG, so that KVCRUSH_ASSERT is checked.
     configure "$build_dir" -DCMAKE_BUILD_TYPE= "-DCMAKE_CXX_COMPILER=$compiler" "-DCMAKE_CXX_FLAGS=$flags" \
-        -DKVCRUSH_BUILD_TESTS=ON -DKVCRUSH_BUILD_EXAMPLES=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+        -DKVCRUSH_BUILD_TESTS=ON "${options[@]}" -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
 
     begin_stage build
     cmake --build "$build_dir" --parallel "$num_jobs" --target "$target"
