@@ -7,7 +7,7 @@
 #include <kvcrush/config.hpp>
 
 namespace kvcrush {
-KVCRUSH_INLINE namespace v0 {
+inline namespace v0 {
 
 KVCRUSH_INLINE kv_cache::kv_cache(const model_shape& shape, recipe how)
     : shape_(shape), recipe_(std::move(how)) {
