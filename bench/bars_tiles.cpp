@@ -68,7 +68,8 @@ void measure_rung(session& run, const layer_shape& shape, simd::isa rung) {
 } // namespace
 
 void measure_tiles(session& run) {
-    for (const simd::isa rung : {simd::isa::avx512, simd::isa::avx2, simd::isa::neon}) {
+    for (const simd::isa rung :
+         {simd::isa::avx512, simd::isa::avx2, simd::isa::neon_dotprod, simd::isa::neon}) {
         if (simd::usable(rung) == rung) {
             measure_rung(run, llama, rung);
             if (run.full) {

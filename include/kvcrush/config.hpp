@@ -33,13 +33,30 @@
 #    endif
 #endif
 
-/// 1 where NEON can be taken for granted.
+/// 1 where NEON can be taken for granted: 64-bit Arm.
 #ifndef KVCRUSH_NEON
 #    if defined(__aarch64__) && defined(__GNUC__)
 #        define KVCRUSH_NEON 1
 #    else
 #        define KVCRUSH_NEON 0
 #    endif
+#endif
+
+/// 1 where single functions can be compiled for its products of bytes (dotprod). Clang has their names only where the
+/// whole program is compiled for them.
+#ifndef KVCRUSH_NEON_DOTPROD
+#    if KVCRUSH_NEON && (defined(__ARM_FEATURE_DOTPROD) || !defined(__clang__))
+#        define KVCRUSH_NEON_DOTPROD 1
+#    else
+#        define KVCRUSH_NEON_DOTPROD 0
+#    endif
+#endif
+
+#if KVCRUSH_NEON_DOTPROD && defined(__ARM_FEATURE_DOTPROD)
+#    define KVCRUSH_TARGET_NEON_DOTPROD
+#elif KVCRUSH_NEON_DOTPROD
+/// Armv8.2 with dotprod: Cortex-A76, Graviton 2, Apple M1 and later.
+#    define KVCRUSH_TARGET_NEON_DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
 #endif
 
 #if KVCRUSH_X86_DISPATCH

@@ -11,6 +11,9 @@
 #if KVCRUSH_X86_DISPATCH
 #    include <cpuid.h>
 #endif
+#if KVCRUSH_NEON_DOTPROD && !defined(__ARM_FEATURE_DOTPROD) && defined(__linux__)
+#    include <sys/auxv.h>
+#endif
 
 namespace kvcrush {
 inline namespace v0 {
@@ -18,7 +21,7 @@ namespace simd {
 
 /// A rung of kernels. Ordered: a machine that runs one rung runs all smaller ones of its architecture; those of others
 /// stand for the best that it has below them.
-enum class isa : std::uint8_t { scalar, neon, avx2, avx512 };
+enum class isa : std::uint8_t { scalar, neon, neon_dotprod, avx2, avx512 };
 
 namespace detail {
 
@@ -40,6 +43,10 @@ inline isa detect_isa() noexcept {
         __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512bitalg") &&
         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
     return avx512 ? isa::avx512 : avx2 ? isa::avx2 : isa::scalar;
+#elif KVCRUSH_NEON_DOTPROD && defined(__ARM_FEATURE_DOTPROD)
+    return isa::neon_dotprod;
+#elif KVCRUSH_NEON_DOTPROD && defined(__linux__)
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0 ? isa::neon_dotprod : isa::neon;
 #elif KVCRUSH_NEON
     return isa::neon;
 #else
@@ -70,13 +77,15 @@ inline isa detect_isa() noexcept {
 /// The rung that a call limited to `at_most` takes on this machine.
 [[nodiscard]] inline isa usable(isa at_most) noexcept {
     const isa rung = at_most < best() ? at_most : best();
-    return rung == isa::neon && !KVCRUSH_NEON ? isa::scalar : rung;
+    const bool other = rung == isa::neon || rung == isa::neon_dotprod;
+    return other && !KVCRUSH_NEON ? isa::scalar : rung;
 }
 
 [[nodiscard]] constexpr const char* name_of(isa rung) noexcept {
     switch (rung) {
     case isa::avx512: return "avx512";
     case isa::avx2: return "avx2";
+    case isa::neon_dotprod: return "neon_dotprod";
     case isa::neon: return "neon";
     case isa::scalar: break;
     }

@@ -30,11 +30,12 @@ protected:
 /// Runs the tests of `Suite` (derived from every_rung) on every rung of the architecture.
 #if KVCRUSH_NEON
 #    define KVCRUSH_ON_EVERY_RUNG(Suite)                                                           \
-        INSTANTIATE_TEST_SUITE_P(                                                                  \
-            rungs,                                                                                 \
-            Suite,                                                                                 \
-            testing::Values(kvcrush::simd::isa::scalar, kvcrush::simd::isa::neon),                 \
-            kvcrush::reference::rung_name)
+        INSTANTIATE_TEST_SUITE_P(rungs,                                                            \
+                                 Suite,                                                            \
+                                 testing::Values(kvcrush::simd::isa::scalar,                       \
+                                                 kvcrush::simd::isa::neon,                         \
+                                                 kvcrush::simd::isa::neon_dotprod),                \
+                                 kvcrush::reference::rung_name)
 #else
 #    define KVCRUSH_ON_EVERY_RUNG(Suite)                                                           \
         INSTANTIATE_TEST_SUITE_P(rungs,                                                            \

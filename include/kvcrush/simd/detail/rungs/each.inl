@@ -58,6 +58,18 @@ namespace ops = ::kvcrush::simd::neon_rung;
 #    undef KVCRUSH_PART
 } // namespace on_neon
 #endif
+#if KVCRUSH_NEON_DOTPROD
+namespace on_neon_dotprod {
+#    define KVCRUSH_ON on_neon_dotprod
+#    define KVCRUSH_KERNEL KVCRUSH_TARGET_NEON_DOTPROD inline
+#    define KVCRUSH_PART [[gnu::always_inline]] KVCRUSH_TARGET_NEON_DOTPROD inline
+namespace ops = ::kvcrush::simd::neon_dotprod_rung;
+#    include KVCRUSH_ALGORITHM
+#    undef KVCRUSH_ON
+#    undef KVCRUSH_KERNEL
+#    undef KVCRUSH_PART
+} // namespace on_neon_dotprod
+#endif
 
 #undef KVCRUSH_ALGORITHM
 #undef KVCRUSH_SCALAR_BY_HAND

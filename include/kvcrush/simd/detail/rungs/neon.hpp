@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// The operations of simd/detail/rungs/scalar.hpp on NEON (AArch64). Where the compiler is told that the CPU has the dotprod
-/// instructions, they are used; the sums are the same integers without.
+/// The operations of simd/detail/rungs/scalar.hpp on NEON (AArch64).
 #pragma once
 
 #include <kvcrush/config.hpp>
@@ -75,16 +74,12 @@ KVCRUSH_OP quad load_quad(const void* from) noexcept {
     return vreinterpretq_s8_s32(vdupq_n_s32(four));
 }
 KVCRUSH_OP ints all_ints(std::int32_t value) noexcept { return vdupq_n_s32(value); }
-/// Without dotprod: sums of two products fit 16 bits, as no factor is -128.
+/// Sums of two products fit 16 bits, as no factor is -128.
 KVCRUSH_OP ints dot_signed(ints sum, bytes a, quad b) noexcept {
     const int8x16_t signed_a = vreinterpretq_s8_u8(a);
-#    if defined(__ARM_FEATURE_DOTPROD)
-    return vdotq_s32(sum, signed_a, b);
-#    else
     const int16x8_t low = vmull_s8(vget_low_s8(signed_a), vget_low_s8(b));
     const int16x8_t high = vmull_high_s8(signed_a, b);
     return vpadalq_s16(sum, vpaddq_s16(low, high));
-#    endif
 }
 KVCRUSH_OP ints dot_weights(ints sum, bytes a, quad b) noexcept { return dot_signed(sum, a, b); }
 

@@ -7,6 +7,7 @@
 #include <kvcrush/simd/detail/rungs/avx2.hpp>
 #include <kvcrush/simd/detail/rungs/avx512.hpp>
 #include <kvcrush/simd/detail/rungs/neon.hpp>
+#include <kvcrush/simd/detail/rungs/neon_dotprod.hpp>
 #include <kvcrush/simd/detail/rungs/scalar.hpp>
 #include <kvcrush/simd/isa.hpp>
 
@@ -17,6 +18,13 @@
         switch (rung) {                                                                            \
         case ::kvcrush::simd::isa::avx512: return where::on_avx512::__VA_ARGS__;                   \
         case ::kvcrush::simd::isa::avx2: return where::on_avx2::__VA_ARGS__;                       \
+        default: break;                                                                            \
+        }
+#elif KVCRUSH_NEON_DOTPROD
+#    define KVCRUSH_ON_VECTOR_RUNG(where, rung, ...)                                               \
+        switch (rung) {                                                                            \
+        case ::kvcrush::simd::isa::neon_dotprod: return where::on_neon_dotprod::__VA_ARGS__;       \
+        case ::kvcrush::simd::isa::neon: return where::on_neon::__VA_ARGS__;                       \
         default: break;                                                                            \
         }
 #elif KVCRUSH_NEON
