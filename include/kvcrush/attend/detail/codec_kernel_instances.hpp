@@ -32,7 +32,7 @@ detail::loaded_codebook<4>::take(const codebook_row_codec&, arithmetic, row_kern
 KVCRUSH_INSTANCE void
 detail::loaded_codebook<5>::take(const codebook_row_codec&, arithmetic, row_kernels&) noexcept;
 KVCRUSH_INSTANCE void
-detail::loaded_codes<detail::int8_codes, detail::int8_rows_avx512, detail::int8_rows_avx2>::take(
+detail::loaded_codes<detail::int8_codes, detail::int8_rows_avx512, detail::scaled_bytes>::take(
     const int8_row_codec&, arithmetic, row_kernels&) noexcept;
 KVCRUSH_INSTANCE void detail::loaded_codes<detail::q8_0_codes, detail::q8_0_rows_avx512>::take(
     const q8_0_codec&, arithmetic, row_kernels&) noexcept;
@@ -42,13 +42,13 @@ KVCRUSH_INSTANCE void detail::loaded_rows<detail::q5_1_rows_avx512>::take(const 
                                                                           arithmetic,
                                                                           row_kernels&) noexcept;
 KVCRUSH_INSTANCE void
-detail::loaded_rows<detail::dense_rows_avx512<float>, detail::dense_rows_avx2<float>>::take(
+detail::loaded_rows<detail::dense_rows_avx512<float>, detail::elements<float>>::take(
     const dense_codec<float>&, arithmetic, row_kernels&) noexcept;
 KVCRUSH_INSTANCE void
-detail::loaded_rows<detail::dense_rows_avx512<f16>, detail::dense_rows_avx2<f16>>::take(
+detail::loaded_rows<detail::dense_rows_avx512<f16>, detail::elements<f16>>::take(
     const dense_codec<f16>&, arithmetic, row_kernels&) noexcept;
 KVCRUSH_INSTANCE void
-detail::loaded_rows<detail::dense_rows_avx512<bf16>, detail::dense_rows_avx2<bf16>>::take(
+detail::loaded_rows<detail::dense_rows_avx512<bf16>, detail::elements<bf16>>::take(
     const dense_codec<bf16>&, arithmetic, row_kernels&) noexcept;
 KVCRUSH_INSTANCE void detail::take_tile_kernels<2>(row_kernels&) noexcept;
 KVCRUSH_INSTANCE void detail::take_tile_kernels<3>(row_kernels&) noexcept;
@@ -59,9 +59,9 @@ KVCRUSH_INSTANCE void detail::dots_avx512<detail::dense_rows_avx512<float>>(
     const tile_rows&, const float*, std::size_t, std::size_t, float*) noexcept;
 KVCRUSH_INSTANCE void detail::accumulate_avx512<detail::dense_rows_avx512<float>>(
     const tile_rows&, const float*, std::size_t, std::size_t, float*) noexcept;
-KVCRUSH_INSTANCE void detail::dots_avx2<detail::dense_rows_avx2<float>>(
+KVCRUSH_INSTANCE void detail::on_avx2::float_dots<detail::elements<float>>(
     const tile_rows&, const float*, std::size_t, std::size_t, float*) noexcept;
-KVCRUSH_INSTANCE void detail::accumulate_avx2<detail::dense_rows_avx2<float>>(
+KVCRUSH_INSTANCE void detail::on_avx2::float_sums<detail::elements<float>>(
     const tile_rows&, const float*, std::size_t, std::size_t, float*) noexcept;
 
 } // namespace v0

@@ -13,9 +13,9 @@
 
 #include <kvcrush/attend/detail/codebook_keys_avx512.hpp>
 #include <kvcrush/attend/detail/codebook_values_avx512.hpp>
+#include <kvcrush/attend/detail/float_kernels.hpp>
 #include <kvcrush/attend/detail/integer_kernels_avx512.hpp>
 #include <kvcrush/attend/detail/row_loaders_avx512.hpp>
-#include <kvcrush/attend/detail/tile_kernels_avx2.hpp>
 #include <kvcrush/attend/detail/tile_kernels_avx512.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/attend/stored_rows.hpp>
@@ -61,28 +61,6 @@ void accumulate_as_stored_avx512(const row_kernels&,
                                  float* sums,
                                  float*) noexcept {
     accumulate_avx512<Loader>(rows, weights, num_queries, dim, sums);
-}
-
-template <typename Loader>
-void dots_as_stored_avx2(const row_kernels&,
-                         const tile_rows& rows,
-                         const float* prepared,
-                         std::size_t num_queries,
-                         std::size_t dim,
-                         float* out,
-                         float*) noexcept {
-    dots_avx2<Loader>(rows, prepared, num_queries, dim, out);
-}
-
-template <typename Loader>
-void accumulate_as_stored_avx2(const row_kernels&,
-                               const tile_rows& rows,
-                               const float* weights,
-                               std::size_t num_queries,
-                               std::size_t dim,
-                               float* sums,
-                               float*) noexcept {
-    accumulate_avx2<Loader>(rows, weights, num_queries, dim, sums);
 }
 
 template <typename Codes, typename Loader>
@@ -201,10 +179,7 @@ void loaded_rows<Wide, Narrow, Family>::take(const C&,
             }
         }
     } else if constexpr (!std::is_same_v<Narrow, no_kernels>) {
-        if (table.rung == simd::isa::avx2) {
-            table.dots = dots_as_stored_avx2<Narrow>;
-            table.accumulate = accumulate_as_stored_avx2<Narrow>;
-        }
+        take_float_kernels<Narrow>(table);
     }
 }
 
@@ -219,10 +194,10 @@ using loaded_codebook =
 
 template <Element T>
 struct row_kernels_for<dense_codec<T>>
-    : detail::loaded_rows<detail::dense_rows_avx512<T>, detail::dense_rows_avx2<T>> {};
+    : detail::loaded_rows<detail::dense_rows_avx512<T>, detail::elements<T>> {};
 template <>
 struct row_kernels_for<int8_row_codec>
-    : detail::loaded_codes<detail::int8_codes, detail::int8_rows_avx512, detail::int8_rows_avx2> {};
+    : detail::loaded_codes<detail::int8_codes, detail::int8_rows_avx512, detail::scaled_bytes> {};
 template <>
 struct row_kernels_for<q8_0_codec>
     : detail::loaded_codes<detail::q8_0_codes, detail::q8_0_rows_avx512> {};
@@ -245,4 +220,25 @@ struct row_kernels_for<codebook_row_codec> {
 
 } // namespace v0
 } // namespace kvcrush
-#endif // KVCRUSH_X86_DISPATCH
+
+#elif KVCRUSH_NEON
+
+namespace kvcrush {
+inline namespace v0 {
+
+template <Element T>
+struct row_kernels_for<dense_codec<T>> {
+    static void take(const dense_codec<T>&, arithmetic, row_kernels& table) noexcept {
+        detail::take_float_kernels<detail::elements<T>>(table);
+    }
+};
+template <>
+struct row_kernels_for<int8_row_codec> {
+    static void take(const int8_row_codec&, arithmetic, row_kernels& table) noexcept {
+        detail::take_float_kernels<detail::scaled_bytes>(table);
+    }
+};
+
+} // namespace v0
+} // namespace kvcrush
+#endif

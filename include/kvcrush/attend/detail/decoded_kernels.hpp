@@ -3,7 +3,7 @@
 /// Kernels for rows of any codec: a tile is decoded into scratch, then worked on as floats.
 #pragma once
 
-#include <kvcrush/attend/detail/tile_kernels_avx2.hpp>
+#include <kvcrush/attend/detail/float_kernels.hpp>
 #include <kvcrush/attend/detail/tile_kernels_avx512.hpp>
 #include <kvcrush/attend/row_kernels.hpp>
 #include <kvcrush/attend/stored_rows.hpp>
@@ -135,15 +135,13 @@ inline void dots_of_floats(const tile_rows& rows,
                            std::size_t dim,
                            float* out,
                            simd::isa rung) noexcept {
-    switch (rung) {
 #if KVCRUSH_X86_DISPATCH
-    case simd::isa::avx512:
+    if (rung == simd::isa::avx512) {
         return dots_avx512<dense_rows_avx512<float>>(rows, queries, num_queries, dim, out);
-    case simd::isa::avx2:
-        return dots_avx2<dense_rows_avx2<float>>(rows, queries, num_queries, dim, out);
-#endif
-    default: break;
     }
+#endif
+    KVCRUSH_ON_NARROW_RUNG(
+        detail, rung, float_dots<elements<float>>(rows, queries, num_queries, dim, out))
     for (std::size_t q = 0; q < num_queries; ++q) {
         for (std::size_t t = 0; t < rows.count; ++t) {
             const float* const row = reinterpret_cast<const float*>(rows.group[t]);
@@ -162,15 +160,13 @@ inline void accumulate_floats(const tile_rows& rows,
                               std::size_t dim,
                               float* sums,
                               simd::isa rung) noexcept {
-    switch (rung) {
 #if KVCRUSH_X86_DISPATCH
-    case simd::isa::avx512:
+    if (rung == simd::isa::avx512) {
         return accumulate_avx512<dense_rows_avx512<float>>(rows, weights, num_queries, dim, sums);
-    case simd::isa::avx2:
-        return accumulate_avx2<dense_rows_avx2<float>>(rows, weights, num_queries, dim, sums);
-#endif
-    default: break;
     }
+#endif
+    KVCRUSH_ON_NARROW_RUNG(
+        detail, rung, float_sums<elements<float>>(rows, weights, num_queries, dim, sums))
     for (std::size_t q = 0; q < num_queries; ++q) {
         for (std::size_t t = 0; t < rows.count; ++t) {
             const float* const row = reinterpret_cast<const float*>(rows.group[t]);

@@ -22,7 +22,8 @@ KVCRUSH_PART void run_softmax_of_row(const running_softmax_args& args, std::size
     ops::floats sixteen[exponentials::num_sixteen];
     exponentials::exp_tile<All>(row,
                                 seen,
-                                ops::all_floats(largest - args.bias[r]),
+                                exponentials::row_bias{ops::all_floats(args.bias[r])},
+                                ops::all_floats(largest),
                                 sixteen,
                                 std::make_index_sequence<exponentials::num_sixteen>());
     args.sum[r] += ops::sum_of_sixteen(sixteen);

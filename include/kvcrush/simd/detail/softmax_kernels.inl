@@ -139,26 +139,38 @@ larger_seen(const float* row, std::size_t seen, ops::floats than) noexcept {
     }
     return than;
 }
-template <bool All>
+/// What is added to the logits of a row, or nothing.
+struct no_bias {
+    KVCRUSH_PART ops::floats added_to(ops::floats x) const noexcept { return x; }
+};
+struct row_bias {
+    ops::floats bias;
+    KVCRUSH_PART ops::floats added_to(ops::floats x) const noexcept { return ops::add(x, bias); }
+};
+template <bool All, typename Bias>
 KVCRUSH_PART ops::floats
-exp_seen(float* row, std::size_t seen, std::size_t at, ops::floats largest) noexcept {
-    const ops::floats weights = exp_of(ops::subtract(load_seen<All>(row, seen, at), largest));
+exp_seen(float* row, std::size_t seen, std::size_t at, Bias bias, ops::floats largest) noexcept {
+    const ops::floats x = bias.added_to(load_seen<All>(row, seen, at));
+    const ops::floats weights = exp_of(ops::subtract(x, largest));
     ops::store_floats(row + at, weights);
     return weights;
 }
-/// Replaces a tile's logits by e^(logit - largest), those that are not seen by 0.
+/// Replaces a tile's logits by e^(logit + bias - largest), those that are not seen by 0.
 /// @param[out] sixteen  their sums in sixteen lanes
-template <bool All, std::size_t... Ss>
+template <bool All, typename Bias, std::size_t... Ss>
 KVCRUSH_PART void exp_tile(float* row,
                            std::size_t seen,
+                           Bias bias,
                            ops::floats largest,
                            ops::floats* sixteen,
                            std::index_sequence<Ss...>) noexcept {
     static_assert(key_tile == 64);
-    const ops::floats low[] = {ops::add(exp_seen<All>(row, seen, Ss * lanes, largest),
-                                        exp_seen<All>(row, seen, 16 + Ss * lanes, largest))...};
-    const ops::floats high[] = {ops::add(exp_seen<All>(row, seen, 32 + Ss * lanes, largest),
-                                         exp_seen<All>(row, seen, 48 + Ss * lanes, largest))...};
+    const ops::floats low[] = {
+        ops::add(exp_seen<All>(row, seen, Ss * lanes, bias, largest),
+                 exp_seen<All>(row, seen, 16 + Ss * lanes, bias, largest))...};
+    const ops::floats high[] = {
+        ops::add(exp_seen<All>(row, seen, 32 + Ss * lanes, bias, largest),
+                 exp_seen<All>(row, seen, 48 + Ss * lanes, bias, largest))...};
     ((sixteen[Ss] = ops::add(low[Ss], high[Ss])), ...);
 }
 
@@ -178,6 +190,7 @@ KVCRUSH_PART void softmax_tile_row(float* row, std::size_t count, softmax_state&
     ops::floats sixteen[num_sixteen];
     exp_tile<All>(row,
                   count,
+                  no_bias(),
                   ops::all_floats(state.largest),
                   sixteen,
                   std::make_index_sequence<num_sixteen>());

@@ -99,6 +99,14 @@ KVCRUSH_OP floats load_first(const float* from, std::size_t count, floats otherw
 KVCRUSH_OP floats load_halves(const std::byte* from) noexcept {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
+KVCRUSH_OP floats load_bfloats(const std::byte* from) noexcept {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+KVCRUSH_OP floats load_signed(const std::byte* from) noexcept {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+}
 KVCRUSH_OP void store_floats(float* to, floats of) noexcept { _mm256_storeu_ps(to, of); }
 KVCRUSH_OP void store_first(float* to, std::size_t count, floats of) noexcept {
     _mm256_maskstore_ps(to, detail::first_lanes_avx2(count), of);
@@ -132,6 +140,12 @@ KVCRUSH_OP float largest_lane(floats of) noexcept {
 }
 KVCRUSH_OP bool any_above(floats a, floats b) noexcept {
     return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
+}
+KVCRUSH_OP void add_lanes(const floats* of, float* out) noexcept {
+    const __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(of[0], of[1]), _mm256_hadd_ps(of[2], of[3]));
+    const __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(of[4], of[5]), _mm256_hadd_ps(of[6], of[7]));
+    _mm256_storeu_ps(
+        out, _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)));
 }
 KVCRUSH_OP float sum_of_sixteen(const floats* sixteen) noexcept {
     const __m256 eight = _mm256_add_ps(sixteen[0], sixteen[1]);

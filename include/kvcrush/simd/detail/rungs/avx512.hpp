@@ -95,6 +95,15 @@ KVCRUSH_OP floats load_halves(const std::byte* from) noexcept {
     return _mm512_maskz_cvtph_ps(0xFFFF,
                                  _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
+KVCRUSH_OP floats load_bfloats(const std::byte* from) noexcept {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return _mm512_castsi512_ps(
+        _mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, halves), 16));
+}
+KVCRUSH_OP floats load_signed(const std::byte* from) noexcept {
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, codes));
+}
 KVCRUSH_OP void store_floats(float* to, floats of) noexcept { _mm512_storeu_ps(to, of); }
 KVCRUSH_OP void store_first(float* to, std::size_t count, floats of) noexcept {
     _mm512_mask_storeu_ps(to, detail::first_lanes_avx512(count), of);
@@ -121,6 +130,11 @@ KVCRUSH_OP floats magnitude(floats of) noexcept { return _mm512_abs_ps(of); }
 KVCRUSH_OP float largest_lane(floats of) noexcept { return detail::largest_lane_avx512(of); }
 KVCRUSH_OP bool any_above(floats a, floats b) noexcept {
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
+}
+KVCRUSH_OP void add_lanes(const floats* of, float* out) noexcept {
+    for (std::size_t i = 0; i < 8; ++i) {
+        out[i] = detail::sum_of_lanes_avx512(of[i]);
+    }
 }
 KVCRUSH_OP float sum_of_sixteen(const floats* sixteen) noexcept {
     return detail::sum_of_lanes_avx512(*sixteen);

@@ -104,6 +104,16 @@ KVCRUSH_OP floats load_first(const float* from, std::size_t count, floats otherw
 KVCRUSH_OP floats load_halves(const std::byte* from) noexcept {
     return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(reinterpret_cast<const std::uint8_t*>(from))));
 }
+KVCRUSH_OP floats load_bfloats(const std::byte* from) noexcept {
+    const uint8x8_t halves = vld1_u8(reinterpret_cast<const std::uint8_t*>(from));
+    return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(halves), 16));
+}
+KVCRUSH_OP floats load_signed(const std::byte* from) noexcept {
+    std::uint32_t four = 0;
+    std::memcpy(&four, from, 4);
+    const int16x8_t codes = vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(codes)));
+}
 KVCRUSH_OP void store_floats(float* to, floats of) noexcept { vst1q_f32(to, of); }
 KVCRUSH_OP void store_first(float* to, std::size_t count, floats of) noexcept {
     if (count >= 4) {
@@ -137,6 +147,10 @@ KVCRUSH_OP floats larger(floats a, floats b) noexcept {
 KVCRUSH_OP floats magnitude(floats of) noexcept { return vabsq_f32(of); }
 KVCRUSH_OP float largest_lane(floats of) noexcept { return vmaxnmvq_f32(of); }
 KVCRUSH_OP bool any_above(floats a, floats b) noexcept { return vmaxvq_u32(vcgtq_f32(a, b)) != 0; }
+KVCRUSH_OP void add_lanes(const floats* of, float* out) noexcept {
+    vst1q_f32(out, vpaddq_f32(vpaddq_f32(of[0], of[1]), vpaddq_f32(of[2], of[3])));
+    vst1q_f32(out + 4, vpaddq_f32(vpaddq_f32(of[4], of[5]), vpaddq_f32(of[6], of[7])));
+}
 KVCRUSH_OP float sum_of_sixteen(const floats* sixteen) noexcept {
     const floats four =
         vaddq_f32(vaddq_f32(sixteen[0], sixteen[2]), vaddq_f32(sixteen[1], sixteen[3]));

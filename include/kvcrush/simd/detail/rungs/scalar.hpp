@@ -143,6 +143,24 @@ inline floats load_halves(const std::byte* from) noexcept {
     }
     return out;
 }
+/// As many bf16, widened.
+inline floats load_bfloats(const std::byte* from) noexcept {
+    bf16 halves[width / 4];
+    std::memcpy(halves, from, sizeof halves);
+    floats out;
+    for (std::size_t i = 0; i < width / 4; ++i) {
+        out.lane[i] = to_float(halves[i]);
+    }
+    return out;
+}
+/// As many signed bytes.
+inline floats load_signed(const std::byte* from) noexcept {
+    floats out;
+    for (std::size_t i = 0; i < width / 4; ++i) {
+        out.lane[i] = static_cast<float>(std::to_integer<std::int8_t>(from[i]));
+    }
+    return out;
+}
 inline void store_floats(float* to, floats of) noexcept { std::memcpy(to, of.lane, width); }
 /// Lanes below `count`. Memory behind them is not written.
 inline void store_first(float* to, std::size_t count, floats of) noexcept {
@@ -230,6 +248,15 @@ inline bool any_above(floats a, floats b) noexcept {
         }
     }
     return false;
+}
+/// out[i]: what the lanes of of[i] come to, of eight registers
+inline void add_lanes(const floats* of, float* out) noexcept {
+    for (std::size_t i = 0; i < 8; ++i) {
+        out[i] = 0.0F;
+        for (const float lane : of[i].lane) {
+            out[i] += lane;
+        }
+    }
 }
 /// Adds sixteen lanes, in as many registers as that takes: 8 to 15 to the first eight, and so on.
 inline float sum_of_sixteen(const floats* sixteen) noexcept {
