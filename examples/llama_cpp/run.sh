@@ -23,8 +23,8 @@ Fetches llama.cpp (77 MB, once), builds it as it is, builds the backend, and mea
   --text       what is read; without it a text that every Debian machine has
   --json       rows of the first table, {"type", "depth", "threads", "ggml_ms", "kvcrush_ms", "ratio", "kld", ...}
   --llama-cpp  sources of your own, built with their tools in DIR/build or in --llama-cpp-build
-Installs missing Debian packages. About 15 minutes on two cores from scratch, half of it building. Times mean something on
-a machine that does nothing else.
+Installs missing Debian packages. 21 minutes on two cores from scratch, half of it building. Times mean something on a
+machine that does nothing else.
 END
 }
 
