@@ -16,7 +16,8 @@ usage: tests/run.sh [--sanitize | --clang | --arm | --llama] [--filter REGEX]
                   the real model, the numbered examples, the consumers and the compile checks
   --arm           for 64-bit Arm with NEON by Debian's cross compiler, run by qemu, in build/tests-arm; without what
                   --sanitize leaves out and without properties (rapidcheck)
-  --llama         the library inside llama.cpp, which is fetched (77 MB) and built for it, in build/llama_cpp
+  --llama         the library inside llama.cpp, which is fetched (77 MB) and built for it, in build/llama_cpp; also on
+                  Gemma 3 where examples/llama_cpp/fetch_gemma.sh has fetched it before
   --filter REGEX  only suites whose name matches (as ctest -R)
   --help          this text
 
@@ -124,6 +125,10 @@ if [[ $variant != sanitize && $variant != arm ]]; then
 fi
 
 if [[ $variant == llama ]]; then
+    gemma=${KVCRUSH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kvcrush}/gemma-3-270m-q4_k_m.gguf
+    if [[ -z ${KVCRUSH_GEMMA:-} && -e $gemma ]]; then
+        export KVCRUSH_GEMMA=$gemma
+    fi
     begin_stage build
     "$kvcrush_root/examples/llama_cpp/build.sh" --no-tools --with-tests ggml-kvcrush
 else
