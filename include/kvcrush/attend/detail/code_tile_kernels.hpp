@@ -75,10 +75,6 @@ template <std::size_t Bits>
                std::sqrt(static_cast<float>(dim));
     }
 }
-template <std::size_t Bits>
-[[nodiscard]] constexpr std::size_t tile_bytes(std::size_t dim) noexcept {
-    return code_tile{.bits = Bits, .head_bytes = tile_head_bytes<Bits>, .dim = dim}.bytes();
-}
 /// Queries as integers in front, behind them as they were turned.
 inline std::size_t prepared_size_for_tiles(std::size_t num_queries, std::size_t dim) noexcept {
     return num_queries * (tile_query_bytes(dim) / sizeof(float) + dim);

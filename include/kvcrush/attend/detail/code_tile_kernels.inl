@@ -52,6 +52,20 @@ KVCRUSH_KERNEL void prepare_tile_queries(const float* queries,
     }
 }
 
+/// Asks memory for a part of the tile that will be read next where tile `t` of these rows is read now. A part at a time:
+/// memory takes only so many requests at once.
+template <std::size_t Bytes>
+KVCRUSH_PART void prefetch_part(const tile_rows* next, std::size_t t, std::size_t offset) noexcept {
+    if (next != nullptr && t * code_tile::num_rows < next->count) {
+        const std::byte* const from = next->group[t * code_tile::num_rows] + offset;
+        for (std::size_t i = 0; i < Bytes; i += 64) {
+#if defined(__GNUC__)
+            __builtin_prefetch(from + i, 0, 3);
+#endif
+        }
+    }
+}
+
 /// Vector V of a block of some tiles. Ks: tile and part of it; Is: query and the same.
 template <std::size_t Bits, std::size_t V, std::size_t... Ks, std::size_t... Is>
 KVCRUSH_PART void add_key_products(ops::ints* sums,
@@ -83,8 +97,12 @@ KVCRUSH_PART void add_key_block(ops::ints* sums,
 }
 
 /// Some tiles of keys with some queries: logits of sixteen rows a tile.
+/// @param next   the rows that are read next, or nullptr
+/// @param first  the first of the tiles
 template <std::size_t Bits, std::size_t Tiles, std::size_t... Is>
-KVCRUSH_PART void dot_tiles(const std::byte* const* tiles,
+KVCRUSH_PART void dot_tiles(const tile_rows& rows,
+                            const tile_rows* next,
+                            std::size_t first,
                             const std::byte* const* queries,
                             std::size_t dim,
                             const float* scales,
@@ -95,18 +113,27 @@ KVCRUSH_PART void dot_tiles(const std::byte* const* tiles,
     using keys = std::make_index_sequence<num_keys>;
     const ops::byte_table table =
         ops::load_table<Bits>(tile_table<Bits, ops::unsigned_first>.data());
+    constexpr std::size_t heads = code_tile::num_rows * tile_head_bytes<Bits>;
+    constexpr std::size_t block_bytes = code_tile::block_bytes(Bits);
     const std::byte* blocks[Tiles];
     for (std::size_t i = 0; i < Tiles; ++i) {
-        blocks[i] = tiles[i] + code_tile::num_rows * tile_head_bytes<Bits>;
+        blocks[i] = rows.group[(first + i) * code_tile::num_rows] + heads;
     }
+    scales += first * code_tile::num_rows;
+    out += first * code_tile::num_rows;
     ops::ints sums[sizeof...(Is)];
     ((sums[Is] = ops::all_ints(tile_query_begin(queries[Is / num_keys]))), ...);
     const std::size_t end = tile_query_bytes(dim);
+    std::size_t offset = heads;
     for (std::size_t at = tile_query_head; at < end; at += code_tile::block_channels) {
+        for (std::size_t i = 0; i < Tiles; ++i) {
+            prefetch_part<block_bytes>(next, first + i, offset);
+        }
+        offset += block_bytes;
         add_key_block<Bits, keys, std::index_sequence<Is...>>(
             sums, blocks, queries, at, table, std::make_index_sequence<8>());
         for (std::size_t i = 0; i < Tiles; ++i) {
-            blocks[i] += code_tile::block_bytes(Bits);
+            blocks[i] += block_bytes;
         }
     }
     (ops::store_floats(
@@ -120,6 +147,7 @@ KVCRUSH_PART void dot_tiles(const std::byte* const* tiles,
 /// Up to four queries with all tiles of `rows`.
 template <std::size_t Bits, std::size_t Queries>
 KVCRUSH_KERNEL void dot_some_queries(const tile_rows& rows,
+                                     const tile_rows* next,
                                      const std::byte* queries,
                                      std::size_t dim,
                                      const float* scales,
@@ -133,26 +161,18 @@ KVCRUSH_KERNEL void dot_some_queries(const tile_rows& rows,
     std::size_t t = 0;
     const std::size_t count = (rows.count + code_tile::num_rows - 1) / code_tile::num_rows;
     for (; t + at_once <= count; t += at_once) {
-        const std::byte* tiles[at_once];
-        for (std::size_t i = 0; i < at_once; ++i) {
-            tiles[i] = rows.group[(t + i) * code_tile::num_rows];
-        }
-        const std::size_t first = t * code_tile::num_rows;
-        dot_tiles<Bits, at_once>(tiles,
+        dot_tiles<Bits, at_once>(rows,
+                                 next,
+                                 t,
                                  each,
                                  dim,
-                                 scales + first,
-                                 out + first,
+                                 scales,
+                                 out,
                                  std::make_index_sequence<Queries * at_once * num_parts>());
     }
     for (; t < count; ++t) {
-        const std::size_t first = t * code_tile::num_rows;
-        dot_tiles<Bits, 1>(rows.group + first,
-                           each,
-                           dim,
-                           scales + first,
-                           out + first,
-                           std::make_index_sequence<Queries * num_parts>());
+        dot_tiles<Bits, 1>(
+            rows, next, t, each, dim, scales, out, std::make_index_sequence<Queries * num_parts>());
     }
 }
 
@@ -186,11 +206,12 @@ KVCRUSH_KERNEL void dot_queries(const tile_rows& rows,
     for (std::size_t q = 0; q < num_queries; q += 4) {
         const std::byte* const from = queries + q * tile_query_bytes(dim);
         float* const to = out + q * attend_tile;
+        const tile_rows* const next = q == 0 ? rows.next : nullptr;
         switch (num_queries - q) {
-        case 1: dot_some_queries<Bits, 1>(rows, from, dim, scales, to); break;
-        case 2: dot_some_queries<Bits, 2>(rows, from, dim, scales, to); break;
-        case 3: dot_some_queries<Bits, 3>(rows, from, dim, scales, to); break;
-        default: dot_some_queries<Bits, 4>(rows, from, dim, scales, to); break;
+        case 1: dot_some_queries<Bits, 1>(rows, next, from, dim, scales, to); break;
+        case 2: dot_some_queries<Bits, 2>(rows, next, from, dim, scales, to); break;
+        case 3: dot_some_queries<Bits, 3>(rows, next, from, dim, scales, to); break;
+        default: dot_some_queries<Bits, 4>(rows, next, from, dim, scales, to); break;
         }
     }
 }
@@ -260,6 +281,7 @@ KVCRUSH_PART void add_value_tile(ops::ints* sums,
 /// @param out     of the first of these channels, queries `dim` apart
 template <std::size_t Bits, std::size_t First, std::size_t Units, std::size_t... Is>
 KVCRUSH_PART void accumulate_units(const tile_rows& rows,
+                                   const tile_rows* next,
                                    std::size_t offset,
                                    const std::int8_t* weights,
                                    const float* steps,
@@ -273,6 +295,10 @@ KVCRUSH_PART void accumulate_units(const tile_rows& rows,
     ops::ints sums[sizeof...(Is)];
     ((sums[Is] = ops::all_ints(0)), ...);
     for (std::size_t t = 0; t < rows.count; t += code_tile::num_rows) {
+        if constexpr (First == 0) {
+            prefetch_part<(Units + 1) / 2 * code_tile::block_bytes(Bits)>(
+                next, t / code_tile::num_rows, offset);
+        }
         add_value_tile<Bits, First, values, std::index_sequence<Is...>>(
             sums, rows.group[t] + offset, weights + t, table, std::make_index_sequence<4>());
     }
@@ -286,6 +312,7 @@ KVCRUSH_PART void accumulate_units(const tile_rows& rows,
 
 template <std::size_t Bits, std::size_t Queries>
 KVCRUSH_KERNEL void accumulate_some_queries(const tile_rows& rows,
+                                            const tile_rows* next,
                                             const float* weights,
                                             const float* scales,
                                             std::size_t dim,
@@ -302,6 +329,7 @@ KVCRUSH_KERNEL void accumulate_some_queries(const tile_rows& rows,
     if constexpr (most >= 4) {
         for (; c + 64 <= dim; c += 64, offset += 2 * block_bytes) {
             accumulate_units<Bits, 0, 4>(rows,
+                                         next,
                                          offset,
                                          whole,
                                          steps,
@@ -313,6 +341,7 @@ KVCRUSH_KERNEL void accumulate_some_queries(const tile_rows& rows,
     if constexpr (most >= 2) {
         for (; c + 32 <= dim; c += 32, offset += block_bytes) {
             accumulate_units<Bits, 0, 2>(rows,
+                                         next,
                                          offset,
                                          whole,
                                          steps,
@@ -323,9 +352,10 @@ KVCRUSH_KERNEL void accumulate_some_queries(const tile_rows& rows,
     }
     using sums = std::make_index_sequence<Queries * num_parts>;
     for (; c < dim; c += 32, offset += block_bytes) {
-        accumulate_units<Bits, 0, 1>(rows, offset, whole, steps, dim, out + c, sums());
+        accumulate_units<Bits, 0, 1>(rows, next, offset, whole, steps, dim, out + c, sums());
         if (c + 16 < dim) {
-            accumulate_units<Bits, 1, 1>(rows, offset, whole, steps, dim, out + c + 16, sums());
+            accumulate_units<Bits, 1, 1>(
+                rows, next, offset, whole, steps, dim, out + c + 16, sums());
         }
     }
 }
@@ -342,11 +372,12 @@ KVCRUSH_KERNEL void accumulate_queries(const tile_rows& rows,
     for (std::size_t q = 0; q < num_queries; q += 4) {
         const float* const from = weights + q * attend_tile;
         float* const to = sums + q * dim;
+        const tile_rows* const next = q == 0 ? rows.next : nullptr;
         switch (num_queries - q) {
-        case 1: accumulate_some_queries<Bits, 1>(rows, from, scales, dim, to); break;
-        case 2: accumulate_some_queries<Bits, 2>(rows, from, scales, dim, to); break;
-        case 3: accumulate_some_queries<Bits, 3>(rows, from, scales, dim, to); break;
-        default: accumulate_some_queries<Bits, 4>(rows, from, scales, dim, to); break;
+        case 1: accumulate_some_queries<Bits, 1>(rows, next, from, scales, dim, to); break;
+        case 2: accumulate_some_queries<Bits, 2>(rows, next, from, scales, dim, to); break;
+        case 3: accumulate_some_queries<Bits, 3>(rows, next, from, scales, dim, to); break;
+        default: accumulate_some_queries<Bits, 4>(rows, next, from, scales, dim, to); break;
         }
     }
 }
@@ -376,7 +407,6 @@ KVCRUSH_KERNEL void dots_of_tiles(const row_kernels& self,
     }
     alignas(64) float scales[attend_tile];
     read_tile_scales<Bits>(rows, dim, scales);
-    prefetch_next(rows, tile_bytes<Bits>(dim));
     dot_queries<Bits>(
         rows, reinterpret_cast<const std::byte*>(prepared), num_queries, dim, scales, out);
 }
@@ -394,7 +424,6 @@ KVCRUSH_KERNEL void accumulate_tiles(const row_kernels& self,
     }
     alignas(64) float scales[attend_tile];
     read_tile_scales<Bits>(rows, dim, scales);
-    prefetch_next(rows, tile_bytes<Bits>(dim));
     accumulate_queries<Bits>(rows, weights, num_queries, dim, scales, sums);
 }
 
