@@ -13,7 +13,7 @@
 namespace on_scalar {
 #    define KVCRUSH_ON on_scalar
 #    define KVCRUSH_KERNEL inline
-#    define KVCRUSH_PART [[gnu::always_inline]] inline
+#    define KVCRUSH_PART inline
 namespace ops = ::kvcrush::simd::scalar_rung;
 #    include KVCRUSH_ALGORITHM
 #    undef KVCRUSH_ON
