@@ -51,8 +51,9 @@ struct ggml_row_codec {
         const float* const row = rows.data();
         const std::size_t num_blocks = dim / ggml_block;
         const simd::isa rung = simd::usable(at_most);
-        // Short rows are looked at by the kernels as they go; nothing may be written of a row that has to be refused.
-        const bool looked_at = !Format::has_min && num_blocks <= 4 && rung != simd::isa::scalar;
+        // Short rows are looked at by the kernels of AVX2 and AVX-512 as they go; nothing may be written of a row that has
+        // to be refused.
+        const bool looked_at = !Format::has_min && num_blocks <= 4 && rung >= simd::isa::avx2;
         if (!looked_at &&
             !magnitude_below(simd::largest_magnitude(rows, rung), Format::surely_held)) {
             return encode_large(row, num_blocks, bytes.data());
