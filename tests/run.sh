@@ -22,7 +22,7 @@ usage: tests/run.sh [--sanitize | --clang | --arm | --llama] [--filter REGEX]
   --help          this text
 
 Installs missing Debian packages and fetches the model (98 MB) once. Needs no network after that. Says which stage it is
-in and how long each took; from scratch on two cores all takes about ten minutes. The last line is ctest's summary, or
+in and how long each took; from scratch on two cores all takes a quarter of an hour. The last line is ctest's summary, or
 names the stage that failed. The sources of one folder are compiled together; -DKVCRUSH_JOIN_TESTS=OFF for a build
 directory compiles one by one, which is quicker for somebody who edits a single test. One case of a suite:
 build/tests-gcc/tests/kvcrush_tests --gtest_filter=SUITE.CASE
